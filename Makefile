@@ -11,7 +11,7 @@ ARGS ?=
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo-envoy test bench bench-envoy bench-peers bench-registry bench-usage lint format-check clippy doc licences buf contract soak
+.PHONY: help run demo-envoy test bench bench-envoy bench-peers bench-registry bench-usage bench-console lint format-check clippy doc licences buf contract soak
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -37,6 +37,10 @@ bench-registry: ## Builds for speed and measures what a change of one key costs 
 
 bench-usage: ## Builds for speed and measures a report of a year with 10,000 keys (ARGS="--days N --keys N")
 	$(CARGO) bench --locked --bench usage -- $(ARGS)
+
+bench-console: ## Builds as from source and measures the console's pages with 1,000 teams and 10,000 keys (ARGS="--requests N --turns N")
+	$(CARGO) build --locked --release --bin tollgate
+	@.ci/console-pages.py $(TARGET)/release/tollgate $(ARGS)
 
 bench-envoy: ## Builds for speed and measures what Envoy's filters add; installs Envoy under target/ if it is missing (ARGS="…")
 	$(CARGO) bench --locked --bench envoy -- $(ARGS)

@@ -191,11 +191,13 @@ async fn present_budgets(view: &View) -> Result<Vec<Budgeted>, Status> {
     let mut found = Vec::new();
     for _ in 0..MAX_PAGES {
         let page = view.api().budgets().list_budgets(request.clone()).await?.into_inner();
+        // Those of keys come last, and there may be thousands.
+        let is_over = page.budgets.last().is_some_and(|last| !last.key.is_empty());
         let monthly = page.budgets.into_iter().filter(|budget| {
             budget.period() == Period::Month && budget.key.is_empty() && budget.user.is_empty()
         });
         found.extend(monthly.map(|budget| budgeted(view, budget)));
-        if page.next_page_token.is_empty() {
+        if is_over || page.next_page_token.is_empty() {
             break;
         }
         request.page_token = page.next_page_token;

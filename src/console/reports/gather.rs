@@ -1,8 +1,9 @@
 //! What a report is made of, asked for at the same time.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, iter};
 
-use tonic::{Code, Status};
+use jiff::civil::Date;
+use tonic::{Code, Response, Status};
 
 use super::{
     asked::{Asked, Wrong},
@@ -23,6 +24,8 @@ const ROWS: i32 = 50;
 const PAGE: i32 = 1_000;
 /// The most pages of one list that a report reads.
 const MAX_PAGES: usize = 20;
+/// Up to so many teams, the budgets of all are asked for at once.
+const FEW_TEAMS: usize = 100;
 /// Up to so many days, spend is drawn by day; beyond, by month.
 const MAX_DAYS: i64 = 62;
 
@@ -115,7 +118,7 @@ pub(super) async fn gather(view: &View, asked: &Asked, period: &Period) -> Resul
         all_before(view, by_team, period.before()),
         all(view, of_columns),
         denials(view, asked, &request),
-        budgets(view, is_by_team, period),
+        budgets(view, &usage.rows, period.month().filter(|_| is_by_team)),
     )?;
     Ok(Gathered { by, usage, before, teams: moved(&teams, &teams_before), columns, by_day, denials, budgets })
 }
@@ -245,23 +248,38 @@ async fn denials(
     Ok(Some(rows))
 }
 
-/// The budgets of the month of the last day that has begun.
-async fn budgets(view: &View, may: bool, period: &Period) -> Result<HashMap<String, Spend>, Status> {
+/// The budgets of `month`, of the organization and of the teams that are shown.
+async fn budgets(
+    view: &View,
+    shown: &[UsageRow],
+    month: Option<Date>,
+) -> Result<HashMap<String, Spend>, Status> {
     let mut budgets = HashMap::new();
-    let Some(month) = period.month().filter(|_| may) else { return Ok(budgets) };
-    let month = month.strftime("%Y-%m").to_string();
-    let mut request = GetSpendRequest { month, page_size: 200, ..Default::default() };
-    for _ in 0..MAX_PAGES {
-        let Some(page) = kept(view.api().policy().get_spend(request.clone()).await)? else { break };
-        let page = page.into_inner();
-        let organization = page.organization.map(|report| (String::new(), report));
-        let reports =
-            organization.into_iter().chain(page.teams.into_iter().map(|team| (team.name.clone(), team)));
-        budgets.extend(reports.filter_map(|(team, report)| Some((team, report.spend?))));
-        if page.next_page_token.is_empty() {
-            break;
+    let Some(month) = month.map(|month| month.strftime("%Y-%m").to_string()) else { return Ok(budgets) };
+    let of = |team: &str, page_size| GetSpendRequest {
+        month: month.clone(),
+        team: team.to_owned(),
+        page_size,
+        ..Default::default()
+    };
+    // Of many teams, only those that are shown are asked for, and of those the ones that there still are.
+    let known = &view.snapshot().policy.teams;
+    let is_few = known.len() <= FEW_TEAMS;
+    let teams = shown.iter().filter_map(|row| Some(row.dimensions.as_ref()?.team.as_str()));
+    let each = teams.filter(|team| !is_few && known.contains_key(*team)).map(|team| of(team, 1));
+    for mut request in iter::once(of("", if is_few { PAGE } else { 1 })).chain(each) {
+        loop {
+            let page = kept(view.api().policy().get_spend(request.clone()).await)?;
+            let Some(page) = page.map(Response::into_inner) else { return Ok(budgets) };
+            let organization = page.organization.map(|report| (String::new(), report));
+            let teams = page.teams.into_iter().map(|team| (team.name.clone(), team));
+            let reports = organization.into_iter().chain(teams);
+            budgets.extend(reports.filter_map(|(team, report)| Some((team, report.spend?))));
+            if !is_few || page.next_page_token.is_empty() {
+                break;
+            }
+            request.page_token = page.next_page_token;
         }
-        request.page_token = page.next_page_token;
     }
     Ok(budgets)
 }

@@ -21,6 +21,8 @@ use crate::{
 
 /// How many rows a breakdown has until it is opened.
 const SHOWN: usize = 5;
+/// How many rows are read of one that is not opened: past them it says that there are more, and not how many.
+const COUNTED: i32 = 100;
 /// How many rows of an opened one are on a page.
 const OPENED: usize = 50;
 /// The most pages of usage that are read for an opened one: 10,000 rows.
@@ -128,17 +130,28 @@ pub(super) fn is_known(question: Question<'_>, path: &str) -> bool {
     By::all(question).iter().any(|by| by.path() == path)
 }
 
-/// Every breakdown. That of `opened` is read as far as it is shown.
+/// Every breakdown, asked for at the same time. That of `opened` is read as far as it is shown.
 pub(super) async fn all(question: Question<'_>, opened: &str) -> Result<Vec<Breakdown>, Status> {
-    let mut found = Vec::new();
-    for by in By::all(question) {
-        let pages = if by.path() == opened { MAX_PAGES } else { 1 };
-        found.push(one(question, by, pages).await?);
-    }
-    Ok(found)
+    let labels = async {
+        let mut found = Vec::new();
+        // One after another: answers are made one at a time, and only so many calls may wait for theirs.
+        for label in &question.view.snapshot().policy.reports.labels {
+            found.push(one(question, By::Label(label.to_string()), opened).await?);
+        }
+        Ok::<_, Status>(found)
+    };
+    let (model, key, user, labels) = tokio::try_join!(
+        one(question, By::Model, opened),
+        one(question, By::Key, opened),
+        one(question, By::User, opened),
+        labels,
+    )?;
+    Ok([model, key, user].into_iter().chain(labels).collect())
 }
 
-async fn one(question: Question<'_>, by: By, pages: usize) -> Result<Breakdown, Status> {
+async fn one(question: Question<'_>, by: By, opened: &str) -> Result<Breakdown, Status> {
+    let is_open = by.path() == opened;
+    let (pages, page_size) = if is_open { (MAX_PAGES, PAGE) } else { (1, COUNTED) };
     let (start, end) = question.days();
     let mut request = QueryUsageRequest {
         start_date: start.to_string(),
@@ -146,7 +159,7 @@ async fn one(question: Question<'_>, by: By, pages: usize) -> Result<Breakdown, 
         group_by: vec![by.path()],
         filter: Some(of_team(question.team)),
         order_by: "amounts.cost desc".to_owned(),
-        page_size: PAGE,
+        page_size,
         ..Default::default()
     };
     let mut breakdown = Breakdown { by, rows: Vec::new(), total: UsageAmounts::default(), is_cut: false };
