@@ -55,6 +55,7 @@ pub(super) async fn admitted(State(console): State<Console>, mut request: Reques
         Ok(found) => found,
         Err(answer) => return guarded(answer),
     };
+    view.count_open_alerts().await;
     request.extensions_mut().insert(view.clone());
     let mut answer = next.run(request).await;
     // What a page could not do is told within the frame.

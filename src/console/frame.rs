@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, Markup, html};
 
-use super::{assets, pauses, text::time, view::View};
+use super::{alerts::OpenCount, assets, pauses, text::time, view::View};
 use crate::{access::SignedIn, domain::rbac::Permission};
 
 /// The pages that the head of every page leads to.
@@ -106,10 +106,11 @@ fn bar(view: &View, tab: Tab, organization: &str) -> Markup {
 /// How many things a page has that hold at the moment.
 fn count(view: &View, tab: Tab) -> Markup {
     let count = match tab {
-        Tab::Pauses => pauses::count(view),
-        _ => 0,
+        Tab::Pauses => Some(pauses::count(view)).filter(|count| *count > 0).map(|count| count.to_string()),
+        Tab::Alerts => view.open_alerts().and_then(OpenCount::text),
+        _ => None,
     };
-    html! { @if count > 0 { " " span.count { (count) } } }
+    html! { @if let Some(count) = count { " " span.count { (count) } } }
 }
 
 fn foot(view: &View) -> Markup {

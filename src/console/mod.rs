@@ -48,6 +48,7 @@ pub use api::InProcess;
 pub use events::Streams;
 pub use sign_in::Door;
 
+use self::alerts::OpenAlerts;
 use crate::{access::Guard, live::Live, runtime::Runtime};
 
 /// The pages. Cheap to clone.
@@ -68,6 +69,8 @@ struct Parts {
     door: Door,
     /// Proposed policies that are received or answered at the same time: each may have 32 MiB.
     proposals: Semaphore,
+    /// How many alerts are open, for the heads of pages.
+    open_alerts: OpenAlerts,
 }
 
 impl fmt::Debug for Console {
@@ -91,7 +94,20 @@ impl Console {
     ) -> Self {
         let form_key = runtime.entropy.bytes().ok();
         let proposals = Semaphore::new(policy::MAX_PROPOSALS);
-        Self(Arc::new(Parts { services, guard, live, runtime, address, streams, form_key, door, proposals }))
+        let open_alerts = OpenAlerts::default();
+        let parts = Parts {
+            services,
+            guard,
+            live,
+            runtime,
+            address,
+            streams,
+            form_key,
+            door,
+            proposals,
+            open_alerts,
+        };
+        Self(Arc::new(parts))
     }
 
     /// Its addresses. Unknown ones are left to others: they are not found before anyone is asked who they are.

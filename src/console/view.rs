@@ -1,6 +1,6 @@
 //! One request for a page: its reader, what is in force, and the moment.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::http::HeaderMap;
 use jiff::{Zoned, tz::TimeZone};
@@ -8,6 +8,7 @@ use maud::Markup;
 
 use super::{
     Console,
+    alerts::OpenCount,
     api::Api,
     frame::{self, Tab},
 };
@@ -32,6 +33,8 @@ struct Inner {
     session: Option<SignedIn>,
     peer: Option<Peer>,
     now: Zoned,
+    /// How many alerts are open, where the reader may know and it is known.
+    open_alerts: OnceLock<OpenCount>,
 }
 
 impl View {
@@ -45,7 +48,8 @@ impl View {
         let now = i64::try_from(console.0.runtime.clock.now().0).unwrap_or(i64::MAX);
         let now = jiff::Timestamp::from_millisecond(now).unwrap_or(jiff::Timestamp::MAX);
         let now = now.to_zoned(snapshot.policy.organization.time_zone.clone());
-        Self(Arc::new(Inner { console, snapshot, caller, session: None, peer, now }))
+        let open_alerts = OnceLock::new();
+        Self(Arc::new(Inner { console, snapshot, caller, session: None, peer, now, open_alerts }))
     }
 
     /// The same request, by a reader who has signed in.
@@ -53,12 +57,31 @@ impl View {
         let Inner { console, snapshot, caller, peer, now, .. } = &*self.0;
         let (console, snapshot, caller) = (console.clone(), Arc::clone(snapshot), caller.clone());
         let (session, peer, now) = (Some(signed_in), peer.clone(), now.clone());
-        Self(Arc::new(Inner { console, snapshot, caller, session, peer, now }))
+        let open_alerts = OnceLock::new();
+        Self(Arc::new(Inner { console, snapshot, caller, session, peer, now, open_alerts }))
     }
 
     /// The session of the reader, if they have signed in.
     pub(super) fn session(&self) -> Option<&SignedIn> {
         self.0.session.as_ref()
+    }
+
+    /// Has the head of the page say how many alerts are open, if the reader may know.
+    pub(super) async fn count_open_alerts(&self) {
+        if let Some(count) = self.0.console.0.open_alerts.count(self).await {
+            // It is counted once.
+            let _ = self.0.open_alerts.set(count);
+        }
+    }
+
+    /// Counts them in `scope`, which is the reader's.
+    pub(super) async fn note_open_alerts(self, scope: TeamScope) -> Option<OpenCount> {
+        self.0.console.0.open_alerts.read(&self, &scope).await
+    }
+
+    /// How many alerts are open; `None`: the reader may not know, or it is not known.
+    pub(super) fn open_alerts(&self) -> Option<OpenCount> {
+        self.0.open_alerts.get().copied()
     }
 
     /// The services, asked by the reader.

@@ -2,14 +2,18 @@
 
 mod gather;
 mod list;
+mod open;
 mod receivers;
 
 use axum::{Extension, extract::Path, response::Redirect};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-pub(super) use self::gather::list;
 use self::receivers::Tested;
+pub(super) use self::{
+    gather::list,
+    open::{OpenAlerts, OpenCount},
+};
 use super::{asked, fault::Fault, fields::Fields, frame::Tab, view::View};
 use crate::{
     domain::rbac::Permission,

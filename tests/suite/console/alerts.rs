@@ -1,10 +1,16 @@
 //! The page of alerts: what each role sees, and tests of receivers.
 
+use tollgate::rpc::proto::{
+    ListAlertsRequest, PauseRequest, PauseTarget, alert_service_client::AlertServiceClient,
+    pause_service_client::PauseServiceClient, pause_target::Target,
+};
+
 use super::records::{Site, open_policy, policy, secret, text, value};
 use crate::{
+    access::by,
     alerts::receiver::{Answer, Receiver},
     envoy::http::Request,
-    harness::eventually,
+    harness::{connect, eventually},
 };
 
 fn settings(receiver: &Receiver) -> String {
@@ -101,4 +107,31 @@ async fn a_test_is_sent_by_a_form_of_ours_alone() {
     assert!(receiver.requests().is_empty());
     assert_eq!(site.send(form(&token, &origin)).await.status, 303);
     assert_eq!(receiver.requests().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_says_how_many_alerts_are_open_to_those_who_may_read_them() {
+    let receiver = Receiver::start(Answer::Status(200)).await;
+    let site = Site::start(&policy(), &settings(&receiver)).await;
+    let target = PauseTarget { target: Some(Target::Team("lab".to_owned())) };
+    let pause = PauseRequest { target: Some(target), reason: "INC-7".to_owned() };
+    let mut pauses = PauseServiceClient::new(connect(site.process.address()).await);
+    pauses.pause(by(&secret("operator"), pause)).await.unwrap();
+    let mut alerts = AlertServiceClient::new(connect(site.process.address()).await);
+    eventually("the alert is open", async || {
+        let listed = alerts.list_alerts(by(&secret("admin"), ListAlertsRequest::default())).await.unwrap();
+        !listed.into_inner().alerts.is_empty()
+    })
+    .await;
+    let counted = "Alerts <span class=\"count\">1</span>";
+    // A page does not wait long for the first count: a later one has it.
+    for name in ["admin", "operator", "viewer"] {
+        let is_counted = async || site.page(name, "/teams").await.contains(counted);
+        eventually(&format!("{name} sees the count"), is_counted).await;
+    }
+    // It is of another team.
+    let page = site.page("bound", "/alerts").await;
+    assert!(page.contains(">Alerts</a>") || page.contains(">Alerts </a>"), "{page}");
+    assert!(!site.page("bound", "/alerts").await.contains("Alerts <span"));
+    assert!(!site.page("gateway", "/teams").await.contains("Alerts"));
 }
