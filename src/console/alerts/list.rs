@@ -8,11 +8,12 @@ use super::{
 };
 use crate::{
     console::{
+        decisions::denied,
         parts::{Badge, Meaning},
-        text::{number, time},
+        text::{number, quoted, time},
         view::View,
     },
-    rpc::proto::{Alert, AlertKind, AlertState, Delivery, DeliveryState, Severity},
+    rpc::proto::{Alert, AlertKind, AlertState, Delivery, DeliveryState, Reason, Severity, alert::Detail},
 };
 
 /// The form that narrows the list.
@@ -115,7 +116,7 @@ fn row(view: &View, alert: &Alert) -> Markup {
                 @else if lasts && alert.state() == AlertState::Open { span.sub { (since(view, alert)) } }
             }
             td.long.whole role="cell" {
-                (alert.summary) " "
+                (quoted::words(&alert.summary)) " "
                 @if alert.state() == AlertState::Open {
                     @match alert.severity() {
                         Severity::Critical => { (Badge(Meaning::Over, "critical".to_owned())) }
@@ -123,7 +124,10 @@ fn row(view: &View, alert: &Alert) -> Markup {
                         _ => {}
                     }
                 }
-                span.sub { (short(alert.kind()).replace('_', " ")) @if !alert.limit_id.is_empty() { ", " code { (alert.limit_id) } } }
+                span.sub {
+                    (short(alert.kind()).replace('_', " ")) @if !alert.limit_id.is_empty() { ", " code { (alert.limit_id) } }
+                    @if alert.state() == AlertState::Open { (denials(view, alert)) }
+                }
             }
             td role="cell" data-label="Team" {
                 @if alert.team.is_empty() { span.quiet { "all" } }
@@ -136,6 +140,27 @@ fn row(view: &View, alert: &Alert) -> Markup {
                 @else { ul.deliveries { @for delivery in &alert.deliveries { li { (way(view, delivery)) } } } }
             }
         }
+    }
+}
+
+/// What it has denied of late, if it is of what denies.
+fn denials(view: &View, alert: &Alert) -> Markup {
+    let of = |reason, asked: &[(&str, &str)]| denied(view, &alert.team, reason, asked);
+    match (alert.kind(), &alert.detail) {
+        (AlertKind::BudgetExhausted, _) if !alert.key.is_empty() || !alert.user.is_empty() => {
+            of(Reason::KeyBudgetExhausted, &[("key", &alert.key)])
+        }
+        (AlertKind::BudgetExhausted, _) if alert.team.is_empty() => {
+            of(Reason::OrganizationBudgetExhausted, &[])
+        }
+        (AlertKind::BudgetExhausted, _) => of(Reason::TeamBudgetExhausted, &[]),
+        (AlertKind::Pause, _) => of(Reason::Paused, &[("key", &alert.key)]),
+        // Of whichever team: the one that it names has only reported it.
+        (AlertKind::UpstreamCooldown, Some(Detail::Cooldown(cooldown))) => {
+            denied(view, "", Reason::UpstreamRateLimited, &[("model", &cooldown.model)])
+        }
+        (AlertKind::StoreOutage, _) => of(Reason::StoreUnavailable, &[]),
+        _ => html! {},
     }
 }
 

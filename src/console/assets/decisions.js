@@ -9,6 +9,7 @@ function watchDecisions(list) {
   const tally = document.getElementById('tally');
   const form = document.getElementById('hold');
   const button = form.querySelector('button');
+  const older = document.getElementById('older');
   const cameHeld = list.hasAttribute('data-held');
   const number = new Intl.NumberFormat('en-US');
   const clock = new Intl.DateTimeFormat('en-GB', {
@@ -86,7 +87,7 @@ function watchDecisions(list) {
     const head = element('th', '', when(event, refused));
     head.scope = 'row';
     const operation = event.operation.replace(/^OPERATION_(UNSPECIFIED$)?/, '').toLowerCase().replaceAll('_', ' ');
-    return element(
+    const made = element(
       'tr', '', head,
       element('td', '', result(event)),
       element('td', '', ...why(refused)),
@@ -98,6 +99,19 @@ function watchDecisions(list) {
       element('td', 'num', output(event.request)),
       element('td', 'num', cost(event.reservedCost)),
     );
+    made.dataset.id = event.id;
+    return made;
+  };
+
+  // What comes before the last row, of a list that is held from then on.
+  const leadToOlder = () => {
+    const listed = [...rows.querySelectorAll('tr[data-id]')];
+    if (listed.length === 0) return;
+    const address = new URL(list.dataset.page, location.href);
+    address.searchParams.set('hold', listed[0].dataset.id);
+    address.searchParams.set('before', listed.at(-1).dataset.id);
+    older.href = address.pathname + address.search;
+    if (listed.length >= most) older.hidden = false;
   };
 
   const words = () => {
@@ -120,6 +134,7 @@ function watchDecisions(list) {
       if (form.elements.hold) form.elements.hold.value = waiting.at(-1).id;
       waiting = [];
       for (const over of [...rows.children].slice(most)) over.remove();
+      leadToOlder();
       table.hidden = false;
       document.getElementById('none').hidden = true;
     }

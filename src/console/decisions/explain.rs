@@ -9,10 +9,13 @@ use crate::{
         parts::{BudgetBar, Size},
         text::{
             money::{self, nanos},
-            number, time,
+            number, quoted, time,
         },
     },
-    rpc::proto::{DecisionEvent, Quantity, RequestFacts, Violation},
+    rpc::{
+        proto::{DecisionEvent, Quantity, RequestFacts, Violation},
+        to_json,
+    },
 };
 
 /// The explanation of a row that is open.
@@ -23,9 +26,16 @@ pub(super) fn of(shown: &Shown<'_>, event: &DecisionEvent) -> Markup {
     html! {
         div.explain-in {
             h3 { (sentence(event, refused, at.as_ref(), now)) }
-            @if !event.violations.is_empty() { p.quiet { "A denial changes no counter." } }
-            @if !refused.is_empty() { (limits(refused, at.as_ref(), now)) }
+            @if !event.violations.is_empty() {
+                p.quiet { "A denial changes no counter." }
+                (limits("Limits that refused", &event.violations, Some((at.as_ref(), now))))
+            }
+            @if !event.shadow_violations.is_empty() {
+                @if !event.violations.is_empty() { p.quiet { "Limits in shadow would have refused it as well:" } }
+                (limits("Limits in shadow", &event.shadow_violations, None))
+            }
             (facts(event))
+            (json(event))
             p.actions { a href=(shown.opening("")) { "Close" } }
         }
     }
@@ -34,7 +44,7 @@ pub(super) fn of(shown: &Shown<'_>, event: &DecisionEvent) -> Markup {
 /// How many refused, and when the same request passes.
 fn sentence(event: &DecisionEvent, refused: &[Violation], at: Option<&Zoned>, now: &Zoned) -> Markup {
     let would = if event.violations.is_empty() {
-        " would have refused this request"
+        " in shadow would have refused this request"
     } else {
         " refused this request"
     };
@@ -46,7 +56,8 @@ fn sentence(event: &DecisionEvent, refused: &[Violation], at: Option<&Zoned>, no
             2 => { "Two limits" (would) },
             more => { (more) " limits" (would) },
         }
-        @if refused.is_empty() {}
+        // Nothing has to pass where nothing refused.
+        @if event.violations.is_empty() {}
         @else if refused.iter().any(|violation| !violation.retryable) { "; waiting does not help" }
         @else if let (Some(longest), Some(at)) = (longest, at) {
             "; the same one passes after " (time::span(up(longest))) ", at " (time::second(&after(at, longest), now))
@@ -71,9 +82,12 @@ fn after(at: &Zoned, delay: SignedDuration) -> Zoned {
     at.saturating_add(up(delay))
 }
 
-fn limits(refused: &[Violation], at: Option<&Zoned>, now: &Zoned) -> Markup {
+/// When a request was refused, if that is known, and when the page is made; `None`: it was not, as the limits are in shadow.
+type Moment<'z> = Option<(Option<&'z Zoned>, &'z Zoned)>;
+
+fn limits(name: &str, refused: &[Violation], moment: Moment<'_>) -> Markup {
     html! {
-        div.table role="region" aria-label="Limits that refused" tabindex="0" {
+        div.table role="region" aria-label=(name) tabindex="0" {
             table.stack role="table" {
                 thead role="rowgroup" { tr role="row" {
                     th role="columnheader" scope="col" { "Limit" }
@@ -82,15 +96,15 @@ fn limits(refused: &[Violation], at: Option<&Zoned>, now: &Zoned) -> Markup {
                     @for name in ["Permits", "Used", "Asked", "Too much by"] {
                         th.num role="columnheader" scope="col" { (name) }
                     }
-                    th role="columnheader" scope="col" { "The same request passes" }
+                    @if moment.is_some() { th role="columnheader" scope="col" { "The same request passes" } }
                 } }
-                tbody role="rowgroup" { @for violation in refused { (limit(violation, at, now)) } }
+                tbody role="rowgroup" { @for violation in refused { (limit(violation, moment)) } }
             }
         }
     }
 }
 
-fn limit(violation: &Violation, at: Option<&Zoned>, now: &Zoned) -> Markup {
+fn limit(violation: &Violation, moment: Moment<'_>) -> Markup {
     let Violation { limit, used, requested, .. } = *violation;
     let quantity = violation.quantity();
     // What is not tied to a counter has no numbers.
@@ -117,14 +131,16 @@ fn limit(violation: &Violation, at: Option<&Zoned>, now: &Zoned) -> Markup {
             td.whole role="cell" {
                 span.reason { (filter::name(violation.reason())) }
                 // The numbers say it where there are any.
-                @if !counts { span.sub { bdi { (violation.message) } } }
+                @if !counts { span.sub { bdi { (quoted::words(&violation.message)) } } }
             }
             td.rowbar role="cell" { @if counts { (bar) } }
             (number("Permits", limit))
             (number("Used", used))
             (number("Asked", requested))
             (number("Too much by", used.saturating_add(requested).saturating_sub(limit).max(0)))
-            td.two role="cell" data-label="The same request passes" { (passes(violation, at, now)) }
+            @if let Some((at, now)) = moment {
+                td.two role="cell" data-label="The same request passes" { (passes(violation, at, now)) }
+            }
         }
     }
 }
@@ -136,6 +152,21 @@ fn passes(violation: &Violation, at: Option<&Zoned>, now: &Zoned) -> Markup {
         },
         _ if violation.retryable => html! { "later" },
         _ => html! { "never as it is: waiting does not help" },
+    }
+}
+
+/// The event as programs get it.
+fn json(event: &DecisionEvent) -> Markup {
+    // Every message of the contract is JSON.
+    let text = to_json(event).ok().and_then(|json| serde_json::to_string_pretty(&json).ok());
+    html! {
+        @if let Some(text) = text {
+            details.numbers {
+                summary { "As JSON" }
+                p.quiet.small { "The " code { "DecisionEvent" } " that " code { "ReportService.StreamDecisions" } " tells programs of." }
+                pre.json role="region" aria-label="The decision as JSON" tabindex="0" { (text) }
+            }
+        }
     }
 }
 

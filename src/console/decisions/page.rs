@@ -193,16 +193,24 @@ fn empty(shown: &Shown<'_>) -> Markup {
 
 fn foot(shown: &Shown<'_>) -> Markup {
     let now = shown.view.now();
-    let since = shown.rows.last().and_then(|event: &&DecisionEvent| time::zoned(event.time.as_ref()?, now));
+    let last = shown.listed.checked_sub(1).and_then(|place| shown.rows.get(place));
+    let since = last.and_then(|event: &&DecisionEvent| time::zoned(event.time.as_ref()?, now));
+    let (first, end) = (shown.skipped + 1, shown.skipped + shown.listed);
     html! {
         p.pager {
             span {
-                @if let Some(since) = since {
+                @if shown.is_held() && last.is_some() {
+                    (count(first)) " to " (count(end)) " of " (count(shown.all)) "; "
+                } @else if let Some(since) = since {
                     "At most " (ROWS) " are shown, these since " (time::second(&since, now)) " or later; "
                 } @else { "At most " (ROWS) " are shown; " }
                 (NOTE)
             }
             span #left-out hidden {}
+            span.end {
+                @if shown.skipped > 0 { a rel="first" href=(shown.page("")) { "Newest" } }
+                a #older rel="next" href=(shown.page(last.map_or("", |last| last.id.as_str()))) hidden[end >= shown.all] { "Older" }
+            }
         }
     }
 }

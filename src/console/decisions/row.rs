@@ -34,7 +34,7 @@ pub(super) fn row(shown: &Shown<'_>, event: &DecisionEvent) -> Markup {
     let is_open = event.id == shown.query.open;
     let facts = event.request.as_ref();
     html! {
-        tr.open[is_open] {
+        tr.open[is_open] data-id=(event.id) {
             th scope="row" { (when(shown, event, is_open)) }
             td { (result(event)) }
             td { (why(event)) }

@@ -5,22 +5,26 @@ use maud::{Markup, html};
 use super::gather::{Budgeted, Gathered, Now, TOLD};
 use crate::{
     console::{
+        decisions::denied,
         parts::Meaning,
         team::Then,
         text::{
-            money,
+            money, quoted,
             time::{self, minute_of, zoned},
         },
         view::View,
     },
     domain::rbac::Permission,
     rpc::proto::{
-        Alert, Cooldown, Pause, Replica, Severity, UpstreamKey, UpstreamKeyState, pause_target::Target,
+        Alert, Cooldown, Pause, Reason, Replica, Severity, UpstreamKey, UpstreamKeyState,
+        pause_target::Target,
     },
 };
 
 /// How many are shown at once. The rest is folded.
 const SHOWN: usize = 5;
+/// How many there are with those that are folded. Past them, the rest is counted: a thousand teams may need attention at once.
+const FOLDED: usize = 50;
 
 /// One thing.
 struct Item {
@@ -44,7 +48,10 @@ pub(super) fn list(view: &View, gathered: &Gathered) -> Markup {
             @if !rest.is_empty() {
                 details {
                     summary { (rest.len()) " more" }
-                    ul.attention { @for item in rest { (item.shown()) } }
+                    ul.attention { @for item in rest.iter().take(FOLDED - SHOWN) { (item.shown()) } }
+                    @if rest.len() > FOLDED - SHOWN {
+                        p.quiet.small { "and " (rest.len() - (FOLDED - SHOWN)) " more" }
+                    }
                 }
             }
         }
@@ -87,10 +94,9 @@ fn nothing(view: &View, gathered: &Gathered) -> Markup {
         && now.pauses.read().is_some()
         && now.cooldowns.read().is_some()
         && now.status.read().is_some();
-    let groq_answers = now.cooldowns.read().is_some() && now.upstream_keys.read().is_some();
     let holds = [
         (gathered.present && view.may(Permission::ReadSpend), "budgets hold"),
-        (groq_answers, "Groq answers"),
+        (now.cooldowns.read().is_some(), "no model is in cooldown"),
         (now.pauses.read().is_some(), "nothing is paused"),
     ];
     let sentence = sentence(holds.into_iter().filter_map(|(is_known, words)| is_known.then_some(words)));
@@ -147,7 +153,7 @@ fn service(view: &View, status: &crate::rpc::proto::Status) -> Vec<Item> {
         what: html! { "The policy's file is not in force: it was rejected" },
         why: html! {
             "At " (minute_of(rejected.reject_time.as_ref(), view.now())) ". "
-            @if let Some(finding) = rejected.findings.first() { (finding.message) }
+            @if let Some(finding) = rejected.findings.first() { (quoted::sentence(&finding.message)) }
         },
     });
     let unsafe_store = status.redis_warnings.iter().map(|warning| Item {
@@ -172,7 +178,12 @@ fn of_budget(view: &View, budget: &Budgeted) -> Option<Item> {
             _ => "Requests that cost anything are denied until the month ends.",
         };
         let what = html! { (who) " has spent its " (limit) };
-        return Some(Item { meaning: Meaning::Over, what, why: html! { (why) } });
+        let reason = match budget.team.as_str() {
+            "" => Reason::OrganizationBudgetExhausted,
+            _ => Reason::TeamBudgetExhausted,
+        };
+        let why = html! { (why) @if budget.refuses() { (denied(view, &budget.team, reason, &[])) } };
+        return Some(Item { meaning: Meaning::Over, what, why });
     }
     let ends = budget.ends.as_ref()?;
     let day = time::day(ends.date(), view.now().date());
@@ -203,6 +214,7 @@ fn cooling(view: &View, cooldown: &Cooldown) -> Item {
         why: html! {
             "Groq answered 429 to " (cooldown.reporter_team) " in project " (cooldown.project) "."
             " Requests for the model are denied until then."
+            (denied(view, "", Reason::UpstreamRateLimited, &[("model", &cooldown.model)]))
         },
     }
 }
@@ -218,8 +230,16 @@ fn paused(view: &View, pause: &Pause) -> Option<Item> {
         Target::Model(name) => html! { "Model " (name) " is paused" },
     };
     let who = pause.actor.as_ref().map(|actor| actor.name.as_str()).unwrap_or_default();
-    let why =
-        html! { "“" (pause.reason) "”, " (who) ", " (minute_of(pause.create_time.as_ref(), view.now())) "." };
+    let denials = match target {
+        Target::Organization(_) => denied(view, "", Reason::Paused, &[]),
+        Target::Team(name) => denied(view, name, Reason::Paused, &[]),
+        Target::Key(name) => denied(view, "", Reason::Paused, &[("key", name)]),
+        Target::Model(name) => denied(view, "", Reason::Paused, &[("model", name)]),
+    };
+    let why = html! {
+        "“" (pause.reason) "”, " @if !who.is_empty() { (who) ", " }
+        (minute_of(pause.create_time.as_ref(), view.now())) "." (denials)
+    };
     Some(Item { meaning: Meaning::Paused, what, why })
 }
 
@@ -227,7 +247,7 @@ fn paused(view: &View, pause: &Pause) -> Option<Item> {
 fn of_alert(view: &View, alert: &Alert) -> Option<Item> {
     TOLD.contains(&alert.kind()).then(|| Item {
         meaning: if alert.severity() == Severity::Critical { Meaning::Over } else { Meaning::Warn },
-        what: html! { (alert.summary) },
+        what: quoted::words(&alert.summary),
         why: html! { "Since " (minute_of(alert.create_time.as_ref(), view.now())) "." },
     })
 }
@@ -254,14 +274,14 @@ mod tests {
     fn no_more_is_said_than_was_asked_and_answered() {
         let said = |clauses: &[&'static str]| sentence(clauses.iter().copied());
         assert_eq!(said(&[]), None);
-        assert_eq!(said(&["Groq answers"]).as_deref(), Some("Groq answers."));
+        assert_eq!(said(&["nothing is paused"]).as_deref(), Some("Nothing is paused."));
         assert_eq!(
             said(&["budgets hold", "nothing is paused"]).as_deref(),
             Some("Budgets hold and nothing is paused.")
         );
         assert_eq!(
-            said(&["budgets hold", "Groq answers", "nothing is paused"]).as_deref(),
-            Some("Budgets hold, Groq answers, and nothing is paused.")
+            said(&["budgets hold", "no model is in cooldown", "nothing is paused"]).as_deref(),
+            Some("Budgets hold, no model is in cooldown, and nothing is paused.")
         );
     }
 

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     console::{
+        decisions,
         parts::{Badge, BudgetBar, Meaning, Size},
         text::{
             money::{self, nanos},
@@ -249,9 +250,16 @@ fn row(view: &View, gathered: &Gathered, line: &Line<'_>) -> Markup {
             }
             td.num role="cell" data-label="Budget" { (or_dash(budget.map(|budget| budget.limit))) }
             td.num role="cell" data-label="Requests" { (number::count(line.requests)) }
-            @if gathered.present { td.num role="cell" data-label="Refused today" { (number::count(line.refused)) } }
+            @if gathered.present { td.num role="cell" data-label="Refused today" { (refused(view, line)) } }
         }
     }
+}
+
+/// How many were refused today. What is refused now, the page of decisions shows.
+fn refused(view: &View, line: &Line<'_>) -> Markup {
+    let count = number::count(line.refused);
+    let address = decisions::address(view, line.team, &[("result", "denied")]).filter(|_| line.refused > 0);
+    html! { @if let Some(address) = address { a href=(address) { (count) } } @else { (count) } }
 }
 
 fn or_dash(amount: Option<i128>) -> Markup {

@@ -8,6 +8,7 @@ use maud::{Markup, html};
 use super::gather::{Question, Spend};
 use crate::{
     console::{
+        decisions,
         parts::{Column, SERIES, Stacked},
         text::{number, time},
     },
@@ -172,7 +173,11 @@ impl<'q> Refused<'q> {
                     tbody role="rowgroup" {
                         @for (reason, count) in &self.reasons {
                             tr role="row" {
-                                th role="rowheader" scope="row" { span.reason { (name(*reason)) } }
+                                th role="rowheader" scope="row" {
+                                    // What is over is not among the last decisions.
+                                    @if present { (decisions::reason(self.question.view, self.question.team, *reason)) }
+                                    @else { span.reason { (name(*reason)) } }
+                                }
                                 td role="cell" data-label="What helps" { (help(*reason)) }
                                 @if present {
                                     @let count = of_today.and_then(|refused| refused.get(&i32::from(*reason))).copied().unwrap_or(0);

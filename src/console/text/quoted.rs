@@ -4,17 +4,25 @@ use maud::{Markup, html};
 
 /// A message of a service as a sentence: what stands between backticks as code, a capital at the start, a full stop at the end.
 pub(in super::super) fn sentence(message: &str) -> Markup {
+    let ends = message.ends_with(['.', '!', '?']);
+    html! { (marked(message, capital)) @if !ends { "." } }
+}
+
+/// A message of a service as it is: what stands between backticks as code.
+pub(in super::super) fn words(message: &str) -> Markup {
+    marked(message, str::to_owned)
+}
+
+fn marked(message: &str, beginning: impl Fn(&str) -> String) -> Markup {
     let parts: Vec<_> = message.split('`').collect();
     // An odd number of backticks quotes nothing that could be told apart.
     let parts = if parts.len() % 2 == 1 { parts } else { vec![message] };
-    let ends = message.ends_with(['.', '!', '?']);
     html! {
         @for (place, part) in parts.iter().enumerate() {
             @if place % 2 == 1 { code { (part) } }
-            @else if place == 0 { (capital(part)) }
+            @else if place == 0 { (beginning(part)) }
             @else { (part) }
         }
-        @if !ends { "." }
     }
 }
 
@@ -38,5 +46,6 @@ mod tests {
         ] {
             assert_eq!(sentence(message).into_string(), shown);
         }
+        assert_eq!(words("team `a<b>` is paused").into_string(), "team <code>a&lt;b&gt;</code> is paused");
     }
 }

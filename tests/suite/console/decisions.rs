@@ -186,3 +186,80 @@ async fn events_have_ids_that_resume_and_are_of_what_their_reader_may_see() {
     let mut last = Stream::open(admin, "admin", "decisions").await;
     tokio::join!(process.stop(), last.until("event: end"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denial_shows_its_event_and_the_limits_in_shadow_beside_those_that_refused() {
+    let directory = TempDir::new().unwrap();
+    let both = "[teams.both]\nmodels = [\"*\"]\nmax_output_tokens = 99\nmax_in_flight = 1\nrequests_per_minute = 1\nshadow = [\"requests_per_minute\"]\n";
+    let (process, admin) = start(&directory, &(policy() + both)).await;
+    list(admin, "admin", "").await;
+    // The first one is in flight for as long as it is not reported.
+    ask(&process, chat("both", MODEL, 10, 10)).await;
+    ask(&process, chat("both", MODEL, 10, 10)).await;
+    eventually("it is shown", async || {
+        list(admin, "admin", "?team=both").await.contains("TOO_MANY_IN_FLIGHT")
+    })
+    .await;
+    let open = ids(&list(admin, "admin", "?team=both").await, "open=").remove(0);
+    let body = list(admin, "admin", &format!("?team=both&open={open}")).await;
+    let (refused, shadow) = body.split_once("Limits in shadow would have refused it as well:").unwrap();
+    assert!(refused.contains("teams.both.max_in_flight") && refused.contains("One limit refused"), "{body}");
+    assert!(!refused.contains("teams.both.requests_per_minute"), "{body}");
+    assert!(shadow.contains("<code>teams.both.requests_per_minute</code>"), "{body}");
+    // The event is the message of the API, and what it says is text.
+    let json = shadow.split("<pre class=\"json\"").nth(1).unwrap().split("</pre>").next().unwrap();
+    let json =
+        json.split_once('>').unwrap().1.replace("&quot;", "\"").replace("&gt;", ">").replace("&lt;", "<");
+    let event: serde_json::Value = serde_json::from_str(&json.replace("&amp;", "&")).unwrap();
+    assert_eq!((&event["id"], &event["team"]), (&open.as_str().into(), &"both".into()));
+    assert_eq!(event["violations"][0]["limitId"], "teams.both.max_in_flight");
+    assert_eq!(event["shadowViolations"][0]["limitId"], "teams.both.requests_per_minute");
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn older_decisions_are_on_pages_of_a_list_that_is_held() {
+    let directory = TempDir::new().unwrap();
+    let (process, admin) = start(&directory, &policy()).await;
+    list(admin, "admin", "").await;
+    let count = regex::Regex::new("(\\d+) to (\\d+) of (\\d+); ").unwrap();
+    let counted = |body: &str| {
+        let found =
+            count.captures(body).map(|found| [1, 2, 3].map(|place| found[place].parse::<usize>().unwrap()));
+        found.unwrap_or_default()
+    };
+    let all = format!("?before={}", "f".repeat(28));
+    // A replica tells of so many a second, so they come in parts.
+    let mut kept = 0;
+    while kept < 105 {
+        for _ in 0..40 {
+            ask(&process, chat("spare", MODEL, 10, 10)).await;
+        }
+        let before = kept;
+        eventually("more are kept", async || {
+            [.., kept] = counted(&list(admin, "admin", &all).await);
+            kept > before
+        })
+        .await;
+    }
+    let first = list(admin, "admin", "?team=spare").await;
+    let row_ids = |body: &str| ids(body, "data-id=\"");
+    let newest = row_ids(&first);
+    assert_eq!(newest.len(), 100);
+    let older = regex::Regex::new("id=\"older\"[^>]*href=\"/console/acme/decisions([^\"]*)\">Older").unwrap();
+    let link = older.captures(&first).unwrap()[1].replace("&amp;", "&");
+    assert_eq!(link, format!("?team=spare&hold={}&before={}", newest[0], newest[99]));
+    let second = list(admin, "admin", &link).await;
+    let rest = row_ids(&second);
+    let [from, to, whole] = counted(&second);
+    assert_eq!((from, to, whole), (101, 100 + rest.len(), 100 + rest.len()));
+    assert!(rest.iter().all(|id| *id < newest[99]) && second.contains(">Newest</a>"), "{second}");
+    assert!(second.contains("data-held") && second.contains(">Follow<"), "{second}");
+    // A row that is opened leaves the page as it is, and closing it as well.
+    let opened = list(admin, "admin", &format!("{link}&open={}", rest[0])).await;
+    assert_eq!(row_ids(&opened), rest);
+    assert!(opened.contains(&format!("before={}\">Close", newest[99])), "{opened}");
+    assert!(!list(admin, "admin", &format!("?before={}", "0".repeat(28))).await.contains("data-id"));
+    assert_eq!(page(admin, "admin", &format!("{DECISIONS}?before=x")).await.status, 400);
+    process.stop().await;
+}

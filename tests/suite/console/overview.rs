@@ -34,7 +34,7 @@ async fn each_role_gets_the_rows_that_it_may_see() {
         (
             "gateway",
             &["There is no team", "Nothing that you may see"],
-            &["support", "$500.00", "$0.00", "Service", "Budgets hold", "Groq answers"],
+            &["support", "$500.00", "$0.00", "Service", "Budgets hold", "no model is in cooldown"],
         ),
     ] {
         let answer = page(admin, name, OVERVIEW).await;
