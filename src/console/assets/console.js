@@ -53,6 +53,10 @@ async function replace() {
   if (answer?.redirected || [401, 403].includes(answer?.status)) location.reload();
   if (!answer?.ok || answer.redirected) return;
   const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
+  for (const old of document.querySelectorAll('[data-live-class]')) {
+    const fresh = page.getElementById(old.id);
+    if (fresh) old.className = fresh.className;
+  }
   for (const old of document.querySelectorAll('[data-live]')) {
     const fresh = page.getElementById(old.id);
     if (!fresh || old.contains(document.activeElement)) continue;

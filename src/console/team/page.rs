@@ -13,7 +13,7 @@ use super::{
 use crate::{
     console::{
         overview::month_before,
-        parts::{Badge, Meaning},
+        parts::{Badge, Meaning, live},
         text::{
             money::{self, nanos},
             number, time,
@@ -27,21 +27,25 @@ pub(super) fn body(question: Question<'_>, asked: &Query, gathered: &Gathered) -
     let stop = stop(gathered);
     html! {
         (head(question, gathered, stop.is_some()))
-        @if let Some(pause) = stop { (banner(question, pause)) }
-        @else if is_shadow(gathered) { (shadow(question)) }
-        div.is-paused[stop.is_some()] {
+        div #live-state data-live {
+            @if let Some(pause) = stop { (banner(question, pause)) }
+            @else if is_shadow(gathered) { (shadow(question)) }
+        }
+        div #live-whole data-live-class .is-paused[stop.is_some()] {
             div.split {
-                section {
+                section #live-course data-live {
                     @match &gathered.spend {
                         Some(spend) => (course(question, spend)),
                         None => (without_spend(question)),
                     }
                 }
-                div { (aside::sections(question, gathered)) }
+                div #live-aside data-live { (aside::sections(question, gathered)) }
             }
             @if let Some(spend) = &gathered.spend {
-                div.pair.breakdowns { @for by in &spend.breakdowns { (by.shown(question, asked)) } }
-                (refusals::section(question, spend))
+                div #live-breakdowns data-live .pair.breakdowns {
+                    @for by in &spend.breakdowns { (by.shown(question, asked)) }
+                }
+                div #live-refusals data-live { (refusals::section(question, spend)) }
             }
             @if let Some(found) = &gathered.keys { (keys::section(question, found)) }
         }
@@ -76,13 +80,14 @@ fn head(question: Question<'_>, gathered: &Gathered, is_paused: bool) -> Markup 
         div.head {
             h1 { (team) }
             @if question.is_present() {
-                @if let Some(badge) = badge(gathered, is_paused) { " " (badge) }
+                span #live-badge data-live { @if let Some(badge) = badge(gathered, is_paused) { " " (badge) } }
                 p.quiet { (time::minute(view.now(), view.now())) ", " (time::day(question.today(), question.today())) }
             } @else { p.quiet { (time::month(first)) } }
             @if gathered.spend.is_some() {
                 div.end {
                     @if let Some(before) = before { a href=(to(before)) { (before.strftime("%B")) } }
                     @if !question.is_present() { " " a href=(to(question.today())) { "This month" } }
+                    @else { (live::mark(view, "budgets", team)) }
                 }
             }
         }

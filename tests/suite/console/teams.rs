@@ -243,3 +243,28 @@ async fn a_paused_team_and_one_in_shadow_say_so() {
     assert!(!console.shown("admin", "/teams/lab").await.contains("is paused."));
     console.process.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_follows_its_budgets_and_leads_from_reasons_to_decisions() {
+    let console = Console::start().await;
+    let mut client = console.process.client().await;
+    let asked = by(&secret("gateway"), chat("bot", "other/model", 10, 10));
+    assert!(client.authorize(asked).await.unwrap().into_inner().reservation_id.is_empty());
+    let link = "<a class=\"reason\" href=\"/console/acme/decisions?team=bot&amp;reason=MODEL_NOT_ALLOWED\">";
+    eventually("the refusal is counted", async || console.shown("viewer", "/teams/bot").await.contains(link))
+        .await;
+    let events = "data-events=\"/console/acme/events?topics=budgets&amp;team=bot\"";
+    for (role, is_live) in [("admin", true), ("viewer", true), ("operator", false)] {
+        let page = console.shown(role, "/teams/bot").await;
+        assert_eq!(page.contains(events), is_live, "{role}: {page}");
+        // The script finds each part by its id.
+        let ids = page.matches("id=\"live-").count();
+        assert_eq!(page.matches(" data-live").count(), ids - usize::from(is_live), "{role}: {page}");
+    }
+    // A month that is over does not change, and its refusals are not among the last decisions.
+    let now = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC);
+    let before = now.first_of_month().unwrap().yesterday().unwrap();
+    let page = console.shown("admin", &format!("/teams/bot?month={}", before.strftime("%Y-%m"))).await;
+    assert!(!page.contains("data-events") && !page.contains("reason=MODEL"), "{page}");
+    console.process.stop().await;
+}
