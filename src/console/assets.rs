@@ -55,7 +55,8 @@ pub(super) static SCRIPT: LazyLock<Named> = LazyLock::new(|| {
         content: concat!(
             include_str!("assets/console.js"),
             include_str!("assets/once.js"),
-            include_str!("assets/decisions.js")
+            include_str!("assets/decisions.js"),
+            include_str!("assets/proposal.js")
         ),
     }
     .named()

@@ -68,7 +68,7 @@ struct Parts {
     /// Where people sign in.
     door: Door,
     /// Proposed policies that are received or answered at the same time: each may have 32 MiB.
-    proposals: Semaphore,
+    proposals: Arc<Semaphore>,
     /// How many alerts are open, for the heads of pages.
     open_alerts: OpenAlerts,
 }
@@ -93,7 +93,7 @@ impl Console {
         door: Door,
     ) -> Self {
         let form_key = runtime.entropy.bytes().ok();
-        let proposals = Semaphore::new(policy::MAX_PROPOSALS);
+        let proposals = Arc::new(Semaphore::new(policy::MAX_PROPOSALS));
         let open_alerts = OpenAlerts::default();
         let parts = Parts {
             services,

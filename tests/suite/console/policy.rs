@@ -288,3 +288,36 @@ async fn a_proposal_of_another_page_is_refused() {
     }
     process.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_is_told_how_far_a_replay_is_and_then_the_page() {
+    let directory = TempDir::new().unwrap();
+    let (process, admin) = start(&directory, &policy()).await;
+    fill(&process).await;
+    let smaller = policy().replace("monthly_usd = \"200\"", "monthly_usd = \"0.000001\"");
+    let follow = async |fields: &[(&str, &str)]| {
+        let form = Request::parts(PROPOSAL, fields, None).header("accept", "application/x-ndjson, text/html");
+        form.key(&secret("operator")).send(admin).await
+    };
+    let answer = follow(&[("text", &smaller), ("replay", "yes")]).await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/x-ndjson")));
+    let told = text(&answer);
+    let lines: Vec<serde_json::Value> =
+        told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (last, before) = lines.split_last().unwrap();
+    assert!(
+        before.iter().all(|line| line["percent"].as_u64().is_some_and(|percent| percent <= 100)),
+        "{told}"
+    );
+    let body = last["page"].as_str().unwrap();
+    contains_all(body, &["<main id=\"main\">", "it would have refused about 2\u{a0}requests", "data-follow"]);
+    // What cannot be read is told as a page, with its code.
+    let answer = follow(&[("text", " ")]).await;
+    assert_eq!(answer.status, 400);
+    contains_all(&text(&answer), &["Nothing was sent"]);
+    // As many as there may be are answered, and their places are free again.
+    for _ in 0..4 {
+        assert_eq!(follow(&[("text", &smaller)]).await.status, 200);
+    }
+    process.stop().await;
+}

@@ -129,7 +129,7 @@ fn changes(checked: &CheckPolicyResponse) -> Markup {
 /// The form, with what was typed.
 pub(in super::super) fn form(view: &View, typed: &Typed, title: &str) -> Markup {
     html! {
-        form.panel method="post" action=(view.address(PROPOSAL)) enctype="multipart/form-data" {
+        form.panel method="post" action=(view.address(PROPOSAL)) enctype="multipart/form-data" data-follow {
             // Before the text, which is read for no one else.
             @if let Some(token) = view.form_token() { input type="hidden" name=(TOKEN) value=(token); }
             h2 #edit { (title) }
@@ -175,7 +175,7 @@ fn days_field(typed: &Typed) -> Markup {
             input #days name="days" type="number" min="1" max=(MAX_DAYS) value=(typed.shown_days)
                 aria-invalid=[(!typed.has_days).then_some("true")] aria-describedby="days-h";
             @if typed.has_days {
-                span.hint #days-h { "It takes up to a minute." }
+                span.hint #days-h { "It takes up to a minute, and is given up then." }
             } @else {
                 span.fault #days-h { "A number from 1 to " (MAX_DAYS) "." }
             }

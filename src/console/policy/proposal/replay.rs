@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{ToSpan as _, civil::Date};
 use maud::{Markup, html};
 use prost::bytes::Bytes;
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tonic::{Code, Status};
 
 use crate::{
@@ -34,8 +34,8 @@ pub(super) struct Replay {
     result: Result<ReplayResult, Status>,
 }
 
-/// Plays the last `days`, today included, to `document`.
-pub(super) async fn run(view: &View, document: Bytes, days: u16) -> Replay {
+/// Plays the last `days`, today included, to `document`. `percent` is told how far that is.
+pub(super) async fn run(view: &View, document: Bytes, days: u16, percent: &watch::Sender<u8>) -> Replay {
     let last = view.now().date();
     let first = last.saturating_sub(i64::from(days - 1).days());
     let request = ReplayPolicyRequest {
@@ -44,18 +44,22 @@ pub(super) async fn run(view: &View, document: Bytes, days: u16) -> Replay {
         end_date: last.saturating_add(1.day()).to_string(),
         format: String::new(),
     };
-    let mut percent = 0;
-    let playing = timeout(PATIENCE, play(view, request, &mut percent)).await;
+    let playing = timeout(PATIENCE, play(view, request, percent)).await;
     let result = playing.unwrap_or_else(|_| Err(Status::deadline_exceeded("it was not played in time")));
-    Replay { days: (first, last), percent, result }
+    Replay { days: (first, last), percent: *percent.borrow(), result }
 }
 
-async fn play(view: &View, request: ReplayPolicyRequest, percent: &mut u8) -> Result<ReplayResult, Status> {
+async fn play(
+    view: &View,
+    request: ReplayPolicyRequest,
+    percent: &watch::Sender<u8>,
+) -> Result<ReplayResult, Status> {
     let mut answers = view.api().policy_document().replay_policy(request).await?.into_inner();
     while let Some(answer) = answers.message().await? {
         // A share from 0 to 1.
-        *percent =
+        let played =
             (1..=100).take_while(|part| f64::from(*part) <= answer.progress * 100.0).last().unwrap_or(0);
+        percent.send_replace(played);
         if let Some(result) = answer.result {
             return Ok(result);
         }
