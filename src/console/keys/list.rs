@@ -192,7 +192,7 @@ fn list(view: &View, asked: &Query, page: &Page, may_create: bool) -> Markup {
             } @else {
                 (rows::table(view, &page.keys))
             }
-            (pager(view, asked, page))
+            @if !page.keys.is_empty() || !asked.page.is_empty() { (pager(view, asked, page)) }
         }
     }
 }

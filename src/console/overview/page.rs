@@ -140,6 +140,7 @@ fn course(view: &View, gathered: &Gathered, budget: &Budgeted) -> Markup {
                 strong { (money::about(projected)) } " by " (last) "."
             }
         },
+        (None, Some(0)) => html! { "Nothing was spent yet." },
         (None, Some(projected)) => html! {
             "On course for about " strong { (money::about(projected)) } " by " (last) ", inside the budget."
         },
@@ -169,7 +170,7 @@ fn tiles(view: &View, gathered: &Gathered) -> Markup {
             div {
                 dt { "Refused today" }
                 dd {
-                    @if view.may(Permission::ReadDecisions) {
+                    @if refused > 0 && view.may(Permission::ReadDecisions) {
                         a href=(view.query("/decisions", &[("result", "denied")])) { (number::count(refused)) }
                     } @else { (number::count(refused)) }
                 }

@@ -87,6 +87,7 @@ pub(super) fn sentence(question: Question<'_>, budget: &Standing) -> Markup {
         (Some(ends), _) => html! {
             "At this pace nothing is left about " strong { (time::day(ends.date(), today)) } ". " (after)
         },
+        (None, Some(0)) => html! { "Nothing was spent yet." },
         (None, Some(projected)) => html! {
             "At this pace about " strong { (money::about(projected)) } " is spent by " (last(budget, today)) ", inside the budget."
         },
