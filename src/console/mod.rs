@@ -51,6 +51,10 @@ pub use sign_in::Door;
 use self::alerts::OpenAlerts;
 use crate::{access::Guard, live::Live, runtime::Runtime};
 
+/// The most pages that ask for usage at the same time. Answers are made one after another, and past some that wait for theirs others are
+/// refused: a page asks for up to five of them at once.
+const USAGE_PAGES: usize = 3;
+
 /// The pages. Cheap to clone.
 #[derive(Clone)]
 pub struct Console(Arc<Parts>);
@@ -69,6 +73,8 @@ struct Parts {
     door: Door,
     /// Proposed policies that are received or answered at the same time: each may have 32 MiB.
     proposals: Arc<Semaphore>,
+    /// Pages that ask for usage at the same time: see [`USAGE_PAGES`].
+    usage: Arc<Semaphore>,
     /// How many alerts are open, for the heads of pages.
     open_alerts: OpenAlerts,
 }
@@ -94,7 +100,7 @@ impl Console {
     ) -> Self {
         let form_key = runtime.entropy.bytes().ok();
         let proposals = Arc::new(Semaphore::new(policy::MAX_PROPOSALS));
-        let open_alerts = OpenAlerts::default();
+        let (usage, open_alerts) = (Arc::new(Semaphore::new(USAGE_PAGES)), OpenAlerts::default());
         let parts = Parts {
             services,
             guard,
@@ -105,6 +111,7 @@ impl Console {
             form_key,
             door,
             proposals,
+            usage,
             open_alerts,
         };
         Self(Arc::new(parts))

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use axum::http::HeaderMap;
 use jiff::{Zoned, tz::TimeZone};
 use maud::Markup;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Console,
@@ -82,6 +83,12 @@ impl View {
     /// How many alerts are open; `None`: the reader may not know, or it is not known.
     pub(super) fn open_alerts(&self) -> Option<OpenCount> {
         self.0.open_alerts.get().copied()
+    }
+
+    /// Waits until the page may ask for usage, which it may for as long as it holds this.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        Arc::clone(&self.0.console.0.usage).acquire_owned().await.ok()
     }
 
     /// The services, asked by the reader.

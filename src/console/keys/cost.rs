@@ -28,6 +28,7 @@ const MAX_PAGES: usize = 10;
 
 /// Asks for what a key cost on each day by model.
 pub(super) async fn gather(view: &View, key: &VirtualKey) -> Result<Vec<UsageRow>, tonic::Status> {
+    let _turn = view.turn().await;
     let (first, end) = days(view);
     let filter =
         UsageFilter { teams: vec![key.team.clone()], keys: vec![key.name.clone()], ..Default::default() };

@@ -51,7 +51,9 @@ pub(super) async fn show(
 ) -> Result<Markup, Fault> {
     let today = view.now().date();
     let first = first_of(&asked.month, today)?;
+    let turn = view.turn().await;
     let gathered = gather::gather(&view, first).await?;
+    drop(turn);
     let title = time::month(first);
     Ok(view.page(Tab::Overview, &title, page::body(&view, &asked, &gathered, &title)))
 }
@@ -63,7 +65,9 @@ pub(super) async fn teams(
 ) -> Result<Markup, Fault> {
     let asked = Query { alone: true, ..asked };
     let first = first_of(&asked.month, view.now().date())?;
+    let turn = view.turn().await;
     let gathered = gather::teams(&view, first).await?;
+    drop(turn);
     Ok(view.page(Tab::Teams, "Teams", page::alone(&view, &asked, &gathered)))
 }
 

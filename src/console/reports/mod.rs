@@ -35,6 +35,7 @@ pub(super) async fn show(
     let made = match asked.interval(today) {
         Ok(interval) => {
             let period = Period::new(interval, today);
+            let _turn = view.turn().await;
             gather(&view, &asked, &period).await.map(|gathered| (period, gathered))
         }
         Err(wrong) => Err(wrong.into()),

@@ -65,6 +65,8 @@ pub(super) async fn show(
         let expected = "`model`, `key`, `user`, or `labels.` and a label that the policy's reports know";
         return Err(Fault::in_address("by", expected));
     }
+    let turn = view.turn().await;
     let gathered = gather::gather(question, &asked.by).await?;
+    drop(turn);
     Ok(view.page(Tab::Teams, &team, page::body(question, &asked, &gathered)))
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tollgate::rpc::proto::{
     self, PauseRequest, PauseTarget, authorize_request::Caller, pause_service_client::PauseServiceClient,
     pause_target::Target,
@@ -266,5 +267,23 @@ async fn a_page_follows_its_budgets_and_leads_from_reasons_to_decisions() {
     let before = now.first_of_month().unwrap().yesterday().unwrap();
     let page = console.shown("admin", &format!("/teams/bot?month={}", before.strftime("%Y-%m"))).await;
     assert!(!page.contains("data-events") && !page.contains("reason=MODEL"), "{page}");
+    console.process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_who_look_at_once_get_their_pages() {
+    let console = Console::start().await;
+    console.spend(chat("bot", "m/a", 10, 10), 1_000).await;
+    // Each asks for five reports, and only so many may wait for theirs.
+    let mut pages = JoinSet::new();
+    for place in 0..40 {
+        let path = ["/teams/bot", "/teams/lab", "/", "/reports"][place % 4];
+        let request = Request::new("GET", &format!("/console/acme{path}")).key(&secret("admin"));
+        let admin = console.admin;
+        pages.spawn(async move { (path, request.send(admin).await.status) });
+    }
+    for (path, status) in pages.join_all().await {
+        assert_eq!(status, 200, "{path}");
+    }
     console.process.stop().await;
 }
