@@ -40,7 +40,7 @@ PAGES = (
     "/policy/proposal",
     "/reports",
     "/reports?by=key",
-    "/reports?by=team&by=model&order=requests",
+    "/reports?by=team&by=model",
     "/alerts",
     "/audit",
 )

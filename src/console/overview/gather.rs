@@ -1,6 +1,6 @@
 //! What the overview is made of, asked for at the same time.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, iter};
 
 use jiff::{ToSpan as _, Zoned, civil::Date};
 use tonic::Status;
@@ -152,9 +152,11 @@ pub(super) async fn teams(view: &View, first: Date) -> Result<Gathered, Status> 
     let present = (first..end).contains(&today);
     let tomorrow = today.saturating_add(1.day());
     let may_read = view.may(Permission::ReadSpend);
+    // What a budget of the month says of its team need not be added up.
+    let is_told = present && has_budgets(view);
     let (budgets, by_team, today, refused) = tokio::try_join!(
         budgets(view, first, present && may_read, may_read),
-        usage(view, may_read, (first, end.min(tomorrow)), Granularity::Total, "team"),
+        usage(view, may_read && !is_told, (first, end.min(tomorrow)), Granularity::Total, "team"),
         usage(view, may_read && present, (today, tomorrow), Granularity::Total, "team"),
         denials(view, may_read && present, (today, tomorrow)),
     )?;
@@ -175,6 +177,14 @@ pub(super) async fn teams(view: &View, first: Date) -> Result<Gathered, Status> 
         unsettled: None,
         now: Now::default(),
     })
+}
+
+/// Whether the organization and all teams have a budget of the month, and the reader may see it.
+fn has_budgets(view: &View) -> bool {
+    let policy = &view.snapshot().policy;
+    let mut limits =
+        iter::once(&policy.organization.limits).chain(policy.teams.values().map(|team| &team.limits));
+    view.may_for_all(Permission::ReadSpend) && limits.all(|limits| limits.month.bound.is_some())
 }
 
 /// The budgets of a month: of the present one with their forecasts, of an earlier one as they were kept.

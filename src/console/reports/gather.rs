@@ -48,10 +48,13 @@ pub(super) struct Gathered {
     pub(super) budgets: HashMap<String, Spend>,
 }
 
+/// What rows cost, by their values.
+type Costs = HashMap<Vec<String>, i128>;
+
 /// What cost how much in the period before.
 pub(super) struct Before {
     pub(super) total: UsageAmounts,
-    rows: HashMap<Vec<String>, i128>,
+    rows: Costs,
     /// Whether all rows could be read.
     whole: bool,
 }
@@ -112,30 +115,56 @@ pub(super) async fn gather(view: &View, asked: &Asked, period: &Period) -> Resul
         ..request.clone()
     };
     let is_by_team = by == ["team"];
-    let (before, (teams, _), teams_before, (columns, _), denials, budgets) = tokio::try_join!(
-        before(view, &request, &usage, period.before()),
-        all(view, by_team.clone()),
-        all_before(view, by_team, period.before()),
-        all(view, of_columns),
+    // The page that is shown is the first of these then, and its answer has the others as well.
+    let known = (is_by_team && asked.text("after").is_empty()).then(|| usage.clone());
+    let (rows_before, teams, teams_before, columns, denials, budgets) = tokio::try_join!(
+        rows_before(view, &request, &usage, period.before()),
+        all(view, by_team.clone(), known),
+        async { kept(all(view, about(by_team, period.before()), None).await) },
+        all(view, of_columns, None),
         denials(view, asked, &request),
         budgets(view, &usage.rows, period.month().filter(|_| is_by_team)),
     )?;
-    Ok(Gathered { by, usage, before, teams: moved(&teams, &teams_before), columns, by_day, denials, budgets })
+    let of_before = teams_before.as_ref().map(|teams| teams.rows.as_slice()).unwrap_or_default();
+    let teams = moved(&teams.rows, of_before);
+    // Every grouping has the same sum.
+    let total = teams_before.map(|teams| teams.total);
+    let before = rows_before.zip(total).map(|((rows, whole), total)| Before { total, rows, whole });
+    Ok(Gathered { by, usage, before, teams, columns: columns.rows, by_day, denials, budgets })
 }
 
-/// Every row, as far as [`MAX_PAGES`] have it; whether that are all.
-async fn all(view: &View, request: QueryUsageRequest) -> Result<(Vec<UsageRow>, bool), Status> {
+/// The rows of an answer, as far as [`MAX_PAGES`] have them.
+struct All {
+    rows: Vec<UsageRow>,
+    /// Of all rows, whether they are here or not.
+    total: UsageAmounts,
+    /// Whether all are here.
+    whole: bool,
+}
+
+/// Every row. `first` is the first page, where it is known.
+async fn all(
+    view: &View,
+    request: QueryUsageRequest,
+    first: Option<QueryUsageResponse>,
+) -> Result<All, Status> {
     let mut request = QueryUsageRequest { page_size: PAGE, ..request };
-    let mut rows = Vec::new();
+    let (mut found, mut next) =
+        (All { rows: Vec::new(), total: UsageAmounts::default(), whole: false }, first);
     for _ in 0..MAX_PAGES {
-        let page = view.api().reports().query_usage(request.clone()).await?.into_inner();
-        rows.extend(page.rows);
-        if page.next_page_token.is_empty() {
-            return Ok((rows, true));
+        let page = match next.take() {
+            Some(page) => page,
+            None => view.api().reports().query_usage(request.clone()).await?.into_inner(),
+        };
+        found.rows.extend(page.rows);
+        found.total = page.total.unwrap_or_default();
+        found.whole = page.next_page_token.is_empty();
+        if found.whole {
+            break;
         }
         request.page_token = page.next_page_token;
     }
-    Ok((rows, false))
+    Ok(found)
 }
 
 /// The same request about other days.
@@ -151,33 +180,22 @@ fn kept<T>(answer: Result<T, Status>) -> Result<Option<T>, Status> {
     }
 }
 
-async fn all_before(
-    view: &View,
-    request: QueryUsageRequest,
-    days: Interval,
-) -> Result<Vec<UsageRow>, Status> {
-    Ok(kept(all(view, about(request, days)).await)?.map(|(rows, _)| rows).unwrap_or_default())
-}
-
-/// What `days` cost: all together, and each of the rows that are shown.
-async fn before(
+/// What each of the rows that are shown cost on `days`, and whether those are all of them; `None`: it is not kept any more.
+async fn rows_before(
     view: &View,
     request: &QueryUsageRequest,
     usage: &QueryUsageResponse,
     days: Interval,
-) -> Result<Option<Before>, Status> {
-    let whole = about(QueryUsageRequest { page_size: 1, group_by: Vec::new(), ..request.clone() }, days);
-    let Some(whole) = kept(view.api().reports().query_usage(whole).await)? else { return Ok(None) };
-    let total = whole.into_inner().total.unwrap_or_default();
+) -> Result<Option<(Costs, bool)>, Status> {
     let filter = Some(narrowed(request, &usage.rows));
     let shown = about(QueryUsageRequest { filter, order_by: String::new(), ..request.clone() }, days);
-    let (rows, whole) = all(view, shown).await?;
+    let Some(All { rows, whole, .. }) = kept(all(view, shown, None).await)? else { return Ok(None) };
     let of_row = |row: UsageRow| {
         let dimensions = row.dimensions.unwrap_or_default();
         let values = request.group_by.iter().map(|path| value(&dimensions, path)).collect();
         (values, row.amounts.map_or(0, |amounts| nanos(amounts.cost.as_ref())))
     };
-    Ok(Some(Before { total, rows: rows.into_iter().map(of_row).collect(), whole }))
+    Ok(Some((rows.into_iter().map(of_row).collect(), whole)))
 }
 
 /// The filter of `request`, and of what rows are by only the values that are shown.
