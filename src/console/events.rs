@@ -141,6 +141,8 @@ struct Watcher {
     /// What was last seen of each thing; `None` until it was read once.
     seen: Option<HashMap<String, Value>>,
     revision: Arc<str>,
+    /// Whether the last reading failed.
+    fails: bool,
     _place: OwnedSemaphorePermit,
 }
 
@@ -180,8 +182,17 @@ pub(super) async fn show(
         }
         false => None,
     };
-    let watcher =
-        Watcher { view, topics: wanted, team, decisions, told, seen: None, revision, _place: place };
+    let watcher = Watcher {
+        view,
+        topics: wanted,
+        team,
+        decisions,
+        told,
+        seen: None,
+        revision,
+        fails: false,
+        _place: place,
+    };
     tokio::spawn(watcher.run(console));
     let events = tokio_stream::StreamExt::map(ReceiverStream::new(events), Ok);
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(COMMENT)))
@@ -233,13 +244,22 @@ impl Watcher {
                     return;
                 }
             }
-            // What cannot be read now is told of once it can be.
-            if let Ok(now) = self.read().await
-                && !self.compare(now).await
-            {
+            if !self.look().await {
                 return;
             }
         }
+    }
+
+    /// Tells what is another than before; whether its reader still listens. Of an outage it tells the beginning and the end: the page,
+    /// read again, says what it is then.
+    async fn look(&mut self) -> bool {
+        let read = self.read().await;
+        let turns = std::mem::replace(&mut self.fails, read.is_err()) != read.is_err();
+        let told = match read {
+            Ok(now) => self.compare(now).await,
+            Err(_) => true,
+        };
+        told && (!turns || self.tell_snapshot().await)
     }
 
     /// All that is watched as it is: its kind, what it is, and its message.

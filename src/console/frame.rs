@@ -77,7 +77,7 @@ fn bar(view: &View, tab: Tab, organization: &str) -> Markup {
                     (mark()) " Tollgate " span.org { (organization) }
                 }
                 nav.nav aria-label="Pages" {
-                    ul {
+                    ul #pages data-live {
                         @for link in LINKS.iter().filter(|link| view.may(link.needs)) {
                             li {
                                 a href=(view.address(link.path)) aria-current=[(link.tab == tab).then_some("page")] {
@@ -118,7 +118,7 @@ fn foot(view: &View) -> Markup {
     let document = view.snapshot().policy.revision.to_string();
     html! {
         footer.foot {
-            p {
+            p #page-made data-live {
                 span { "Times are of " (zone) }
                 " " span { "Policy " code { (document) } }
                 " " span { "Page made " (time::second(view.now(), view.now())) }

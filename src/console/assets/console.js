@@ -7,10 +7,18 @@ const pace = 2000;
 function follow(mark) {
   let source;
   let due;
+  let later;
   const refresh = () => {
     due ??= setTimeout(async () => {
       due = undefined;
-      await replace();
+      const trouble = await replace();
+      if (trouble) {
+        show(trouble, true);
+        clearTimeout(later);
+        later = setTimeout(refresh, 8000);
+      } else if (source.readyState === EventSource.OPEN) {
+        show('live', false);
+      }
     }, pace);
   };
   const start = () => {
@@ -38,6 +46,7 @@ function follow(mark) {
   // Browsers keep few connections to one host: a page that is not looked at gives its own back.
   document.addEventListener('visibilitychange', () => {
     source?.close();
+    clearTimeout(later);
     if (document.visibilityState === 'visible') {
       start();
       refresh();
@@ -46,12 +55,13 @@ function follow(mark) {
   start();
 }
 
-// Reads the page again, and takes over each live part that is another now, unless someone is in it.
+// Reads the page again, and takes over each live part that is another now, unless someone is in it. Answers why it could not be read.
 async function replace() {
   const answer = await fetch(location.href, { headers: { accept: 'text/html' } }).catch(() => undefined);
   // The session is over, or the reader may no longer see this: the page itself says so.
   if (answer?.redirected || [401, 403].includes(answer?.status)) location.reload();
-  if (!answer?.ok || answer.redirected) return;
+  if (!answer?.ok) return answer?.status === 503 ? 'not live: the store does not answer' : 'not live: trying again';
+  if (answer.redirected) return;
   const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
   for (const old of document.querySelectorAll('[data-live-class]')) {
     const fresh = page.getElementById(old.id);

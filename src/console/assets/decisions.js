@@ -170,8 +170,19 @@ function watchDecisions(list) {
     source.addEventListener('decision', take);
     source.addEventListener('lagged', lagged);
     source.onopen = () => { trouble = ''; };
-    // What is refused is not asked again by the browser: the policy, or the session, may have ended.
-    source.onerror = () => { trouble = source.readyState === EventSource.CLOSED ? 'Not live: load the page again' : 'Not live: trying again'; };
+    source.onerror = () => {
+      trouble = 'Not live: trying again';
+      // What is refused is not asked again by the browser: the store does not answer, or the session is over.
+      if (source.readyState === EventSource.CLOSED) setTimeout(again, 5000);
+    };
+  };
+
+  const again = async () => {
+    if (source.readyState !== EventSource.CLOSED || document.visibilityState !== 'visible') return;
+    const answer = await fetch(location.href, { headers: { accept: 'text/html' } }).catch(() => undefined);
+    // The page itself says what its reader may see now.
+    if (answer?.redirected || [401, 403].includes(answer?.status)) location.reload();
+    else start();
   };
 
   form.addEventListener('submit', (event) => {
