@@ -33,5 +33,7 @@ pub use sessions::{
     BeginError, Ended, Person, Resumed, SessionCounts, SessionKeyError, SessionSettings, Sessions, SignedIn,
     Who,
 };
-pub use sign_in::{CALLBACK, Client, ClientSecretPlace, Leave, Return, SignIn, SignInError, return_address};
+pub use sign_in::{
+    CALLBACK, Client, ClientSecretPlace, Leave, Prompt, Return, SignIn, SignInError, return_address,
+};
 pub use unreserved::{UNRESERVED_BOUND_EXCEEDED, record_refused};

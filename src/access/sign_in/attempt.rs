@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use super::Prompt;
 use crate::{
     domain::Timestamp,
     runtime::{Entropy, NoEntropy},
@@ -44,6 +45,7 @@ pub(super) struct Asked<'a> {
     pub(super) client_id: &'a str,
     pub(super) redirect_uri: &'a str,
     pub(super) scopes: &'a [String],
+    pub(super) prompt: Prompt,
 }
 
 impl Attempt {
@@ -90,8 +92,8 @@ impl Attempt {
             .append_pair("nonce", &self.nonce())
             .append_pair("code_challenge", &challenge)
             .append_pair("code_challenge_method", "S256");
-        if self.is_silent {
-            query.append_pair("prompt", "none");
+        if let Some(prompt) = asked.prompt.parameter() {
+            query.append_pair("prompt", prompt);
         }
         // RFC 6749, 3.1: the endpoint may have a query of its own, and has no fragment.
         let separator = if endpoint.contains('?') { '&' } else { '?' };
@@ -118,8 +120,12 @@ mod tests {
     #[test]
     fn the_request_says_what_binds_its_answer() {
         let scopes = ["openid".to_owned(), "profile".to_owned()];
-        let asked =
-            Asked { client_id: "a&b", redirect_uri: "https://t.example/auth/callback", scopes: &scopes };
+        let asked = Asked {
+            client_id: "a&b",
+            redirect_uri: "https://t.example/auth/callback",
+            scopes: &scopes,
+            prompt: Prompt::AsNeeded,
+        };
         let one = attempt(1, false);
         let address = one.address("https://login.example/auth", &asked);
         let query = address.strip_prefix("https://login.example/auth?").unwrap();
@@ -140,9 +146,15 @@ mod tests {
         assert_eq!(said["code_challenge"], URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes())));
         assert!(!address.contains(&verifier) && !said.contains_key("prompt"));
         assert!(one.is_of(&said["state"]) && !one.is_of("") && !attempt(2, false).is_of(&said["state"]));
-        let silent = attempt(1, true).address("https://login.example/auth?tenant=1", &asked);
-        assert!(silent.starts_with("https://login.example/auth?tenant=1&response_type=code"), "{silent}");
-        assert!(silent.ends_with("&prompt=none"), "{silent}");
+        for (prompt, said) in [(Prompt::None, "&prompt=none"), (Prompt::Login, "&prompt=login")] {
+            let asked = Asked { prompt, ..asked };
+            let address = attempt(1, true).address("https://login.example/auth?tenant=1", &asked);
+            assert!(
+                address.starts_with("https://login.example/auth?tenant=1&response_type=code"),
+                "{address}"
+            );
+            assert!(address.ends_with(said), "{address}");
+        }
     }
 
     #[test]

@@ -73,6 +73,28 @@ pub struct Client {
     pub console_url: String,
 }
 
+/// What the provider may ask a person who comes to it (OpenID Connect Core, 3.1.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// What it needs to know.
+    AsNeeded,
+    /// Nothing.
+    None,
+    /// Who they are, even if it knows: they would come as another.
+    Login,
+}
+
+impl Prompt {
+    /// The parameter of this name, if there is to be one.
+    const fn parameter(self) -> Option<&'static str> {
+        match self {
+            Self::AsNeeded => None,
+            Self::None => Some("none"),
+            Self::Login => Some("login"),
+        }
+    }
+}
+
 /// A browser that is to leave for the provider.
 #[derive(Debug)]
 pub struct Leave {
@@ -157,18 +179,19 @@ impl SignIn {
         rest.split('/').next().unwrap_or(rest)
     }
 
-    /// Sends a browser to the provider; `return_to` is a [`return_address`]. `is_silent`: the provider is to ask nothing.
+    /// Sends a browser to the provider; `return_to` is a [`return_address`], and `prompt` what the provider may ask.
     ///
     /// # Errors
     /// The provider does not answer, or there is no cookie for it.
-    pub async fn leave(&self, return_to: Option<&str>, is_silent: bool) -> Result<Leave, SignInError> {
+    pub async fn leave(&self, return_to: Option<&str>, prompt: Prompt) -> Result<Leave, SignInError> {
         let Shared { client, endpoints, sessions, .. } = &*self.0;
         let found = endpoints.get().await.ok_or(SignInError::Unavailable)?;
         let runtime = sessions.runtime();
-        let attempt = Attempt::new(return_to, is_silent, &runtime.entropy, runtime.clock.now());
+        let attempt = Attempt::new(return_to, prompt == Prompt::None, &runtime.entropy, runtime.clock.now());
         let attempt = attempt.map_err(BeginError::from)?;
         let redirect_uri = self.redirect_uri();
-        let asked = Asked { client_id: &client.id, redirect_uri: &redirect_uri, scopes: &client.scopes };
+        let asked =
+            Asked { client_id: &client.id, redirect_uri: &redirect_uri, scopes: &client.scopes, prompt };
         let address = attempt.address(&found.authorization_endpoint, &asked);
         let plain = postcard::to_stdvec(&attempt).map_err(|_| SignInError::Lost)?;
         let cookie = sessions.seal().seal(PURPOSE, plain).map_err(BeginError::from)?;

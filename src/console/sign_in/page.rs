@@ -105,7 +105,7 @@ impl Door {
             h1 { "No role" }
             p { (host) " knows you as " strong { (name) } ", and none of your groups has a role here." }
             p.gap.quiet { "Those who write the policy give one in " code { "[[access.oidc]]" } "." }
-            p.gap { a.button href=(start(None)) { "Sign in as another" } }
+            p.gap { a.button href=(way_in(Some(("with", "another")), None)) { "Sign in as another" } }
         })
     }
 
