@@ -15,12 +15,23 @@ const quiet = [
 
 export const browser = await chromium.launch({ executablePath: asked.browser, args: quiet });
 
-// A page whose messages are faults: a breach of the content security policy is one of them.
-export async function open(options, faults, name) {
+// How long something may take on a machine that does everything else at once, in ms.
+export const patience = 60_000;
+
+// Asks the test to make `name` true. It is not answered: the page shows when it is.
+export const wish = (name) => console.error(`wish ${name}`);
+
+// A page whose messages are faults: a breach of the content security policy is one of them. `expected` are answers that browsers
+// report in a message of their own, and the tests have provoked.
+export async function open(options, faults, name, expected = []) {
   const headers = asked.token ? { authorization: `Bearer ${asked.token}` } : {};
   const context = await browser.newContext({ extraHTTPHeaders: headers, ...options });
   const page = await context.newPage();
+  page.setDefaultTimeout(patience);
   page.on('console', (message) => {
+    // What the page of a provider says is not ours.
+    if (asked.provider && message.location().url.startsWith(asked.provider)) return;
+    if (expected.some((status) => message.text().includes(`status of ${status} `))) return;
     if (['error', 'warning'].includes(message.type())) faults.push(`${name()}: says ${message.text()}`);
   });
   page.on('pageerror', (error) => faults.push(`${name()}: fails with ${error.message}`));

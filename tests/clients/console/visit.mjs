@@ -1,5 +1,5 @@
 // A person at the console: signs in, sees a page keep itself up to date, makes a key, pauses a team, loses their role, and signs out.
-import { asked, end, open } from './browser.mjs';
+import { asked, end, open, patience, wish } from './browser.mjs';
 
 const faults = [];
 let place = 'at the door';
@@ -7,7 +7,7 @@ const page = await open({}, faults, () => place);
 const expect = (what, holds) => { if (!holds) faults.push(`${place}: ${what}`); };
 const go = (path) => page.goto(`${asked.base}${path}`);
 // What is told by the server, within the patience of the tests.
-const shown = (locator) => locator.first().waitFor({ state: 'visible', timeout: 30_000 });
+const shown = (locator) => locator.first().waitFor({ state: 'visible', timeout: patience });
 
 // A browser without a session is sent to the door, and back to where it was.
 await go('/console/acme/teams/support');
@@ -27,8 +27,19 @@ place = 'overview';
 await go('/console/acme/');
 await shown(page.locator('#live-mark'));
 const before = await page.locator('#live-answer').innerText();
-console.error('spend');
-await page.waitForFunction((before) => document.getElementById('live-answer').innerText !== before, before, { timeout: 30_000 });
+wish('spend');
+await page.waitForFunction((before) => document.getElementById('live-answer').innerText !== before, before, { timeout: patience });
+
+// What callers say is taken up by the script of an open page, and is text there as well.
+place = 'decisions';
+await go('/console/acme/decisions');
+wish('ask');
+await shown(page.locator('#decisions tbody bdi', { hasText: asked.hostile }));
+expect('an element of others', (await page.locator('img').count()) === 0);
+await page.locator('#decisions tbody th a').first().click();
+await shown(page.locator('.explain'));
+await shown(page.locator('.explain').getByText(asked.hostile));
+expect('an element of others in the explanation', (await page.locator('img').count()) === 0);
 
 place = 'keys';
 await go('/console/acme/keys');
@@ -58,8 +69,8 @@ expect('the tab counts no pause', (await page.locator('nav .count').innerText())
 place = 'a role that ends';
 await go('/console/acme/');
 await shown(page.locator('#live-mark'));
-console.error('withdraw');
-await page.waitForURL('**/auth/sign-in**', { timeout: 30_000 });
+wish('withdraw');
+await page.waitForURL('**/auth/sign-in**', { timeout: patience });
 faults.length = 0;
 
 place = 'sign-out';

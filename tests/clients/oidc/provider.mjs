@@ -1,6 +1,7 @@
 // A real OpenID provider on a free port of loopback. It prints one line of JSON, its issuer and a token for each of its
 // clients, got by the client-credentials grant over HTTP, and serves until its standard input closes. People sign in to the
-// console at CONSOLE, as who the header `x-login` says.
+// console at CONSOLE by a page of the provider, or as who the header `x-login` says. It vouches for them for ID_TOKEN_SECONDS,
+// and knows ANOTHER administrator.
 
 import { generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';
@@ -14,6 +15,7 @@ const GROUPS = { platform: ['platform-admins'], finance: ['staff', 'finance'], s
 
 // What it says of people.
 const PEOPLE = { ada: ['platform-admins', 'staff'], finn: ['finance'], vera: ['visitors'] };
+if (process.env.ANOTHER) PEOPLE[process.env.ANOTHER] = ['platform-admins'];
 
 const server = createServer();
 await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -40,6 +42,7 @@ const provider = new Provider(issuer, {
   }),
   claims: { openid: ['sub', 'groups'], profile: ['name'] },
   conformIdTokenClaims: false,
+  ttl: { IdToken: Number(process.env.ID_TOKEN_SECONDS ?? 3600) },
   findAccount: (ctx, sub) => ({ accountId: sub, claims: () => ({ sub, name: `${sub} of Acme`, groups: PEOPLE[sub] }) }),
   // The console is the organization's own: people are not asked whether it may know them.
   async loadExistingGrant(ctx) {
@@ -71,11 +74,21 @@ const provider = new Provider(issuer, {
   },
 });
 const callback = provider.callback();
+// Whom a form names; passwords are no part of this.
+const page = `<!doctype html><html lang="en"><title>Sign in to Acme</title><h1>Acme</h1>
+<form method="post"><label>Login <input name="login" required autofocus></label> <button>Sign in</button></form></html>`;
+async function named(request) {
+  if (request.method !== 'POST') return undefined;
+  let body = '';
+  for await (const part of request) body += part;
+  return new URLSearchParams(body).get('login') ?? undefined;
+}
 server.on('request', async (request, response) => {
   if (!request.url.startsWith('/interaction/')) return callback(request, response);
-  const accountId = request.headers['x-login'];
+  const accountId = request.headers['x-login'] ?? await named(request);
   if (!accountId) {
-    response.end('who are you?');
+    response.setHeader('content-type', 'text/html; charset=utf-8');
+    response.end(page);
     return;
   }
   const refused = { error: 'access_denied', error_description: 'not today' };

@@ -32,6 +32,11 @@ impl Drop for Provider {
 
 /// The provider, which knows a console at `console`, and what it says of itself; `Err` where it cannot be run here.
 pub(crate) fn start(console: &str) -> Result<(Provider, Value), String> {
+    start_for(console, 3_600, "")
+}
+
+/// The same, which vouches for people for `seconds`, and knows `another` administrator.
+pub(crate) fn start_for(console: &str, seconds: u32, another: &str) -> Result<(Provider, Value), String> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let modules = {
         let _one = ONE_AT_A_TIME.lock().unwrap();
@@ -40,6 +45,8 @@ pub(crate) fn start(console: &str) -> Result<(Provider, Value), String> {
     let child = Command::new("node")
         .arg(modules.join("provider.mjs"))
         .env("CONSOLE", console)
+        .env("ID_TOKEN_SECONDS", seconds.to_string())
+        .env("ANOTHER", another)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -1,6 +1,7 @@
 //! The console: what it answers over HTTP, and what real Chromium makes of it.
 
 mod alerts;
+mod attacks;
 mod audit;
 mod browser;
 mod decisions;
@@ -10,6 +11,7 @@ mod overview;
 mod pauses;
 mod policy;
 mod records;
+mod replicas;
 mod reports;
 mod teams;
 mod visit;
