@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use axum::{body::Body, extract::Request, http::HeaderMap};
 
-use crate::{access::Peer, console::address::cookie};
+use crate::{
+    access::{Peer, Prompt},
+    console::address::cookie,
+};
 
 /// What a request to the door says, taken from it.
 pub(super) struct Asked {
@@ -30,6 +33,17 @@ impl Asked {
     /// What the address says by this name.
     pub(super) fn query(&self, name: &str) -> Option<String> {
         value(self.query.as_bytes(), name)
+    }
+
+    /// What the provider may ask, of a browser that is to leave for it.
+    pub(super) fn prompt(&self) -> Option<Prompt> {
+        match self.query("with")?.as_str() {
+            "provider" => Some(Prompt::AsNeeded),
+            // A session that the provider has to vouch for again, without the person noticing.
+            "silent" => Some(Prompt::None),
+            "another" => Some(Prompt::Login),
+            _ => None,
+        }
     }
 
     pub(super) fn cookie(&self, name: &str) -> Option<&str> {

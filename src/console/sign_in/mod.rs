@@ -1,8 +1,7 @@
 //! Signing in and out: `/auth/…`. Sessions and the provider are [`crate::access`]'s; this is their HTTP.
 //!
 //! ```text
-//! GET  /auth/sign-in                 the page; ?with=provider leaves for the provider, ?with=silent without asking anything,
-//!                                    ?with=another to be asked who they are
+//! GET  /auth/sign-in                 the page; with `?with=` leaves for the provider: see [`Asked::prompt`]
 //! POST /auth/token                   with a service token
 //! GET  /auth/callback                back from the provider
 //! POST /auth/sign-out
@@ -35,7 +34,7 @@ use super::{
 };
 use crate::{
     access::{
-        BeginError, CALLBACK, Ended, Guard, Kind, Peer, Prompt, Refusal, Resumed, Return, Sessions, SignIn,
+        BeginError, CALLBACK, Ended, Guard, Kind, Peer, Refusal, Resumed, Return, Sessions, SignIn,
         SignInError, SignedIn, Who, return_address,
     },
     audit::{Change, action},
@@ -205,14 +204,7 @@ async fn show(State(door): State<Door>, request: Request) -> Response {
     };
     let return_to = asked.query("return_to");
     let return_to = return_to.as_deref().and_then(return_address);
-    let with = asked.query("with");
-    let prompt = match with.as_deref() {
-        Some("provider") => Some(Prompt::AsNeeded),
-        Some("silent") => Some(Prompt::None),
-        Some("another") => Some(Prompt::Login),
-        _ => None,
-    };
-    if let (Some(provider), Some(prompt)) = (&door.0.provider, prompt) {
+    if let (Some(provider), Some(prompt)) = (&door.0.provider, asked.prompt()) {
         return match provider.leave(return_to, prompt).await {
             Ok(leave) => {
                 let cookie = way.cookie(way.attempt(), &leave.cookie, Some(SignIn::LIFETIME_SECONDS));
