@@ -23,6 +23,8 @@ pub(super) const MAX_SEALED: usize = 3_800;
 /// What the key in a file is derived for: a file that is also used elsewhere gives another key there.
 const KEY_OF: &str = "tollgate 2026 console cookies, AES-256-GCM key";
 const KEY_ID_OF: &str = "tollgate 2026 console cookies, id of the key";
+/// What forms of callers without a session are known by.
+const FORM_KEY_OF: &str = "tollgate 2026 console forms, key of their tokens";
 
 /// The text cannot be sealed.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -39,6 +41,7 @@ pub enum SealError {
 pub(super) struct SealKey {
     id: [u8; KEY_ID_LEN],
     aead: RandomizedNonceKey,
+    form: [u8; 32],
 }
 
 impl SealKey {
@@ -47,7 +50,7 @@ impl SealKey {
     pub(super) fn of_secret(secret: &[u8]) -> Option<Self> {
         let [a, b, c, d, ..] = blake3::derive_key(KEY_ID_OF, secret);
         let aead = RandomizedNonceKey::new(&AES_256_GCM, &blake3::derive_key(KEY_OF, secret)).ok()?;
-        Some(Self { id: [a, b, c, d], aead })
+        Some(Self { id: [a, b, c, d], aead, form: blake3::derive_key(FORM_KEY_OF, secret) })
     }
 }
 
@@ -87,6 +90,19 @@ impl Seal {
         head.extend(body);
         let sealed = URL_SAFE_NO_PAD.encode(head);
         if sealed.len() > MAX_SEALED { Err(SealError::TooLong) } else { Ok(sealed) }
+    }
+
+    /// A hash of `parts` by each key in force, the first one's first. It tells where one part ends, and nothing of the key.
+    pub(super) fn form_hashes(&self, parts: &[&[u8]]) -> Vec<blake3::Hash> {
+        let hash = |key: &SealKey| {
+            let mut hasher = blake3::Hasher::new_keyed(&key.form);
+            for part in parts {
+                hasher.update(&part.len().to_le_bytes());
+                hasher.update(part);
+            }
+            hasher.finalize()
+        };
+        self.0.load().iter().map(hash).collect()
     }
 
     /// What was sealed for `purpose`; `None` if it was changed, is of another purpose, or its key is in force no more.
@@ -140,6 +156,18 @@ mod tests {
             assert_eq!(seal.open("session", odd), None, "{odd}");
         }
         assert_eq!(seal.seal("session", vec![0; MAX_SEALED]), Err(SealError::TooLong));
+    }
+
+    #[test]
+    fn forms_are_known_by_every_key_in_force_and_by_no_other() {
+        let hashes = |secrets: &[&str], parts: &[&[u8]]| Seal::new(keys(secrets)).form_hashes(parts);
+        let (old, both) = (hashes(&["old"], &[b"acme", b"ada"]), hashes(&["new", "old"], &[b"acme", b"ada"]));
+        assert_eq!((both.len(), both[1]), (2, old[0]));
+        assert_eq!(both[0], hashes(&["new"], &[b"acme", b"ada"])[0]);
+        for parts in [&[&b"acmea"[..], b"da"][..], &[b"acme"], &[b"acme", b"bob"]] {
+            assert_ne!(hashes(&["old"], parts)[0], old[0]);
+        }
+        assert!(hashes(&[], &[b"acme"]).is_empty());
     }
 
     #[test]

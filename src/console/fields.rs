@@ -40,8 +40,8 @@ impl Sender {
     /// # Errors
     /// It is not that of the reader's pages.
     pub(super) fn hold_to(&self, token: &[u8]) -> Result<(), Fault> {
-        let expected = self.view.form_token();
-        let is_ours = expected.is_some_and(|expected| expected.as_bytes().ct_eq(token).into());
+        let mut expected = self.view.form_tokens().into_iter();
+        let is_ours = expected.any(|expected| expected.as_bytes().ct_eq(token).into());
         match self.is_program || is_ours {
             true => Ok(()),
             false => Err(Fault::foreign_form()),

@@ -67,8 +67,6 @@ struct Parts {
     /// Where the listener is, whose names are the console's.
     address: Option<SocketAddr>,
     streams: Streams,
-    /// What proves that a form came from a page of ours; `None`: the system gives no random numbers, and no form is accepted.
-    form_key: Option<[u8; 32]>,
     /// Where people sign in.
     door: Door,
     /// Proposed policies that are received or answered at the same time: each may have 32 MiB.
@@ -98,7 +96,6 @@ impl Console {
         streams: Streams,
         door: Door,
     ) -> Self {
-        let form_key = runtime.entropy.bytes().ok();
         let proposals = Arc::new(Semaphore::new(policy::MAX_PROPOSALS));
         let (usage, open_alerts) = (Arc::new(Semaphore::new(USAGE_PAGES)), OpenAlerts::default());
         let parts = Parts {
@@ -108,7 +105,6 @@ impl Console {
             runtime,
             address,
             streams,
-            form_key,
             door,
             proposals,
             usage,

@@ -177,14 +177,19 @@ impl View {
 
     /// What a form of ours carries so that no page of others can send it.
     pub(super) fn form_token(&self) -> Option<String> {
-        let Inner { console, caller, session, .. } = &*self.0;
-        if let Some(session) = session {
-            return Some(session.form_token());
+        self.form_tokens().into_iter().next()
+    }
+
+    /// All that a form of ours may carry, what it carries today first: a key may be on its way to being replaced.
+    pub(super) fn form_tokens(&self) -> Vec<String> {
+        let Inner { console, caller, session, snapshot, .. } = &*self.0;
+        match session {
+            Some(session) => vec![session.form_token()],
+            None => {
+                let name = caller.as_ref().map_or("", |caller| &*caller.name);
+                console.0.door.form_tokens(&snapshot.policy.organization.id, name)
+            }
         }
-        let key = console.0.form_key.as_ref()?;
-        let mut hasher = blake3::Hasher::new_keyed(key);
-        hasher.update(caller.as_ref().map_or(b"", |caller| caller.name.as_bytes()));
-        Some(hasher.finalize().to_hex().to_string())
     }
 
     /// Whether a change with these headers was sent by a page of the console.

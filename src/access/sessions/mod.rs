@@ -211,6 +211,15 @@ impl Sessions {
         self.fault(signed_in, self.now()).is_none() && self.0.guard.resume(signed_in).is_ok()
     }
 
+    /// What forms hold of a reader of `organization` who is called `name` and has no session, such as the holder of a token in the
+    /// request: the first is put into forms, and each is taken. Replicas with the same key files have the same; without files they
+    /// are of this process alone.
+    #[must_use]
+    pub fn form_tokens(&self, organization: &str, name: &str) -> Vec<String> {
+        let hashes = self.seal().form_hashes(&[organization.as_bytes(), name.as_bytes()]);
+        hashes.iter().map(|hash| hash.to_hex().to_string()).collect()
+    }
+
     /// Who is known, and who is not.
     #[must_use]
     pub fn guard(&self) -> &Guard {

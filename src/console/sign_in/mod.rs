@@ -133,6 +133,11 @@ impl Door {
         self.0.sessions.holds(signed_in)
     }
 
+    /// What forms hold of a reader without a session: see [`Sessions::form_tokens`].
+    pub(super) fn form_tokens(&self, organization: &str, name: &str) -> Vec<String> {
+        self.0.sessions.form_tokens(organization, name)
+    }
+
     /// Whether the settings say where the console is.
     pub(super) fn is_named(&self) -> bool {
         self.0.address.is_named()
