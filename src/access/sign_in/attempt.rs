@@ -71,6 +71,11 @@ impl Attempt {
         encoded(&self.state).as_bytes().ct_eq(state.as_bytes()).into()
     }
 
+    /// What tells it from all others.
+    pub(super) const fn state(&self) -> [u8; 32] {
+        self.state
+    }
+
     pub(super) fn nonce(&self) -> String {
         encoded(&self.nonce)
     }

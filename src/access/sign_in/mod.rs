@@ -6,16 +6,17 @@
 //! return: cookie, state, iss ─► code ─► token endpoint ─► ID token: signature, iss, aud, nonce ─► the person
 //! ```
 //!
-//! An answer counts only in the browser that asked, within ten minutes, from the provider that was asked.
+//! An answer counts only in the browser that asked, within ten minutes, from the provider that was asked, and once: what says so is
+//! looked at before the provider is asked about its code.
 
 mod attempt;
 mod endpoints;
 mod return_to;
+mod turns;
 
-use std::{borrow::Cow, fmt, path::PathBuf, sync::Arc};
+use std::{borrow::Cow, fmt, net::IpAddr, path::PathBuf, sync::Arc};
 
 use thiserror::Error;
-use tokio::sync::Semaphore;
 use tracing::warn;
 
 pub use return_to::return_address;
@@ -23,6 +24,7 @@ pub use return_to::return_address;
 use self::{
     attempt::{Asked, Attempt, LIFETIME_MS},
     endpoints::Known,
+    turns::{NoTurn, Turns},
 };
 use super::{
     BeginError, Person, Refusal, Sessions,
@@ -32,8 +34,6 @@ use crate::domain::{Timestamp, rbac::Principal, secret};
 
 /// What the cookie of an attempt is sealed for.
 const PURPOSE: &str = "tollgate console sign-in 1";
-/// The most codes that are redeemed at the same time: each waits for the provider, and any browser can ask for it.
-const MAX_REDEEMING: usize = 16;
 /// The most bytes of a client's secret.
 const MAX_SECRET: usize = 1_024;
 /// The most bytes of a code.
@@ -122,8 +122,10 @@ pub struct Return {
 /// Why no one signs in.
 #[derive(Debug, Error)]
 pub enum SignInError {
-    /// The answer is of no attempt of this browser, or of one that took too long.
-    #[error("this sign-in was not begun in this browser, or more than ten minutes ago")]
+    /// The answer is of no attempt of this browser, or of one that took too long or was answered before.
+    #[error(
+        "this sign-in was not begun in this browser, or more than ten minutes ago, or it was answered before"
+    )]
     Lost,
     /// The answer is not what the provider would send.
     #[error("the answer is not one of the provider that was asked: {0}")]
@@ -157,7 +159,7 @@ struct Shared {
     client: Client,
     endpoints: Known,
     sessions: Sessions,
-    redeeming: Semaphore,
+    turns: Turns,
 }
 
 impl SignIn {
@@ -168,7 +170,7 @@ impl SignIn {
     #[must_use]
     pub fn new(client: Client, sessions: Sessions) -> Self {
         let endpoints = Known::new(client.issuer.clone());
-        Self(Arc::new(Shared { client, endpoints, sessions, redeeming: Semaphore::new(MAX_REDEEMING) }))
+        Self(Arc::new(Shared { client, endpoints, sessions, turns: Turns::default() }))
     }
 
     /// The host of the provider, for people.
@@ -198,12 +200,17 @@ impl SignIn {
         Ok(Leave { address, cookie })
     }
 
-    /// The person that the provider sent back, with `query` and the cookie of their attempt.
+    /// The person that the provider sent back, who is at `address`, with `query` and the cookie of their attempt.
     ///
     /// # Errors
     /// They do not sign in; nothing that the query holds is in the error, but for the provider's word.
-    pub async fn arrive(&self, query: &str, cookie: Option<&str>) -> Result<Return, SignInError> {
-        let Shared { client, endpoints, sessions, redeeming } = &*self.0;
+    pub async fn arrive(
+        &self,
+        query: &str,
+        cookie: Option<&str>,
+        address: Option<IpAddr>,
+    ) -> Result<Return, SignInError> {
+        let Shared { client, endpoints, sessions, turns } = &*self.0;
         let now = sessions.runtime().clock.now();
         let attempt = cookie.and_then(|cookie| sessions.seal().open(PURPOSE, cookie));
         let attempt = attempt.and_then(|plain| postcard::from_bytes::<Attempt>(&plain).ok());
@@ -226,7 +233,10 @@ impl SignIn {
             (Some(code), None) if code.len() <= MAX_CODE => code,
             _ => return Err(SignInError::Odd("it has no code")),
         };
-        let _turn = redeeming.try_acquire().map_err(|_| SignInError::Unavailable)?;
+        let _turn = turns.take(attempt.state(), address, now).await.map_err(|none| match none {
+            NoTurn::Used => SignInError::Lost,
+            NoTurn::Busy => SignInError::Unavailable,
+        })?;
         let (secret, redirect_uri, verifier) =
             (self.secret().await?, self.redirect_uri(), attempt.verifier());
         let redeem = Redeem {

@@ -284,7 +284,8 @@ async fn arrive(State(door): State<Door>, request: Request) -> Response {
         return door.refused(StatusCode::NOT_FOUND, Banner::Lost, None);
     };
     let (query, attempt) = (asked.query.clone(), asked.cookie(way.attempt()).map(str::to_owned));
-    let mut answer = match provider.arrive(&query, attempt.as_deref()).await {
+    let address = asked.from().map(|address| address.ip());
+    let mut answer = match provider.arrive(&query, attempt.as_deref(), address).await {
         Ok(arrived) => door.arrived(&asked, &way, arrived, provider.host()),
         Err(SignInError::MustAsk { return_to }) => {
             see_other(&door.detour(return_to.as_deref().unwrap_or_default(), Some(&Ended::Old)), &[])
