@@ -11,13 +11,14 @@ use serde_json::Value;
 use super::{
     Invalid, OtherTeam, Peer, Refusal, RefusalCounts, SERVICE_TOKEN_PREFIX, Verifier, bearer,
     sessions::{Person, SessionCounts, SignedIn, Who},
+    token,
 };
 use crate::{
     audit::{Audit, Change, action},
     domain::{
         Timestamp,
         actor::Actor,
-        rbac::{AccessPolicy, Need, Principal, is_page},
+        rbac::{AccessPolicy, Need, Principal, PrincipalKind, is_page},
     },
     live::Live,
     runtime::clock::Clock,
@@ -148,6 +149,21 @@ impl Guard {
             return Err(Invalid::Expired.into());
         }
         Ok(bearer::holder(access, signed_in, now)?)
+    }
+
+    /// The holder of a session that may be over, for the audit log: as the policy has them, or without roles where it knows them no more.
+    /// The name of a service token that it does not have is empty.
+    #[must_use]
+    pub fn holder(&self, signed_in: &SignedIn) -> Arc<Principal> {
+        let policy = &self.live.peek().policy;
+        let known = policy.access.as_ref().map(|access| bearer::holder(access, signed_in, self.clock.now()));
+        known.and_then(Result::ok).unwrap_or_else(|| {
+            let (name, kind) = match &signed_in.who {
+                Who::ServiceToken(_) => ("".into(), PrincipalKind::ServiceToken),
+                Who::Person(person) => (token::name_of(&person.issuer, &person.subject), PrincipalKind::Oidc),
+            };
+            Arc::new(Principal { name, kind, grants: Vec::new() })
+        })
     }
 
     /// The holder of a service token, who signs in with it.

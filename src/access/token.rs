@@ -172,7 +172,7 @@ fn principal(claims: &Claims, issuer: &Issuer) -> Result<Principal, Invalid> {
 }
 
 /// A subject is unique only within its issuer; an issuer contains no `#`.
-fn name_of(issuer: &str, subject: &str) -> Arc<str> {
+pub(super) fn name_of(issuer: &str, subject: &str) -> Arc<str> {
     format!("{issuer}#{subject}").into()
 }
 

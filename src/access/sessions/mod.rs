@@ -198,11 +198,23 @@ impl Sessions {
         Ok(Resumed { principal, signed_in, cookie })
     }
 
+    /// The session in `cookie`, whether or not it can be resumed: it may be idle, its provider may have to be asked again, or the policy
+    /// may not know its holder. A copy of its cookie may be newer, so such a session can be ended as well. `None`: it is too old for any
+    /// copy to count, has ended, or cannot be read.
+    #[must_use]
+    pub fn read(&self, cookie: &str) -> Option<SignedIn> {
+        let signed_in = self.unsealed(cookie)?;
+        match self.fault(&signed_in, self.now()) {
+            None | Some(Ended::Idle) => Some(signed_in).filter(|found| !self.has_ended(found)),
+            Some(_) => None,
+        }
+    }
+
     /// Ends a session: its cookie, and every copy of it, is refused by this replica from here on.
     pub fn end(&self, signed_in: &SignedIn) {
         let now = self.now();
         let until = signed_in.began().plus(self.0.max_age_ms);
-        self.0.guard.sessions().end(signed_in.id(), now, until);
+        self.0.guard.sessions().end(signed_in.id(), signed_in.began(), now, until);
     }
 
     /// Whether a session that was resumed before still holds.
@@ -247,7 +259,11 @@ impl Sessions {
         if now.since(renewed) > self.0.timeout_ms {
             return Some(Ended::Idle);
         }
-        self.0.guard.sessions().has_ended(&signed_in.id()).then_some(Ended::SignedOut)
+        self.has_ended(signed_in).then_some(Ended::SignedOut)
+    }
+
+    fn has_ended(&self, signed_in: &SignedIn) -> bool {
+        self.0.guard.sessions().has_ended(&signed_in.id(), signed_in.began())
     }
 
     fn end_of(&self, began: Timestamp, now: Timestamp, proven_until: Option<Timestamp>) -> Timestamp {

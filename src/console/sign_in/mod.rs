@@ -10,6 +10,7 @@
 mod answer;
 mod asked;
 mod page;
+mod sign_out;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -27,6 +28,7 @@ use self::{
     answer::{closed, see_other, shown},
     asked::{Asked, value},
     page::{Banner, Shown},
+    sign_out::sign_out,
 };
 use super::{
     address::{ConsoleAddress, NoWay, Way, cookie},
@@ -186,15 +188,6 @@ impl Door {
             outcome: "done",
         });
     }
-
-    /// Ends the session that the browser has, if it has one.
-    fn end(&self, asked: &Asked, way: &Way) {
-        let found = asked.cookie(way.session()).and_then(|cookie| self.0.sessions.resume(cookie).ok());
-        if let Some(Resumed { principal, signed_in, .. }) = found {
-            self.0.sessions.end(&signed_in);
-            self.record(action::SESSION_END, &principal, asked.from(), &signed_in);
-        }
-    }
 }
 
 /// `GET /auth/sign-in`.
@@ -320,31 +313,6 @@ const fn judged(error: &SignInError) -> (StatusCode, Banner, &'static str) {
             _ => (StatusCode::FORBIDDEN, Banner::NotTaken, refusal.reason()),
         },
     }
-}
-
-/// `POST /auth/sign-out`.
-async fn sign_out(State(door): State<Door>, request: Request) -> Response {
-    let mut asked: Asked = request.into();
-    let way = match door.way(&asked) {
-        Ok(way) => way,
-        Err(answer) => return *answer,
-    };
-    // Its cookie does not come with the form of another site, and would be deleted all the same.
-    if !way.is_from_own_page(&asked.headers) && !Way::is_from_no_page(&asked.headers) {
-        door.count(SIGN_OUT, "FOREIGN_REQUEST");
-        return door.refused(StatusCode::FORBIDDEN, Banner::Foreign, None);
-    }
-    let session = asked.cookie(way.session()).and_then(|cookie| door.0.sessions.resume(cookie).ok());
-    if let Some(Resumed { signed_in, .. }) = &session {
-        let form = body::whole(std::mem::take(&mut asked.body), MAX_FORM).await.unwrap_or_default();
-        let token = value(&form, "form_token").unwrap_or_default();
-        if !way.is_from_own_page(&asked.headers) || !signed_in.knows_form(&token) {
-            door.count(SIGN_OUT, "FOREIGN_REQUEST");
-            return door.refused(StatusCode::FORBIDDEN, Banner::Foreign, None);
-        }
-        door.end(&asked, &way);
-    }
-    see_other("/auth/sign-in?why=signed-out", &[way.cookie(way.session(), "", Some(0))])
 }
 
 impl Door {

@@ -192,6 +192,38 @@ fn each_sign_in_is_a_session_of_its_own_and_ends_alone() {
 }
 
 #[test]
+fn a_session_that_cannot_be_resumed_is_ended_all_the_same() {
+    let fixture = Fixture::new(Vec::new());
+    let (token, ada) = (fixture.by_token(), fixture.by_provider(&["admins"]));
+    fixture.clock.pass(10 * MINUTE);
+    let newer = fixture.sessions.resume(&token).unwrap().cookie.expect("a renewed copy");
+    assert_eq!(fixture.fate(&ada), "stale");
+    // A copy of it could be proven again.
+    fixture.sessions.end(&fixture.sessions.read(&ada).unwrap());
+    assert_eq!(fixture.fate(&ada), "signed out");
+    let until = fixture.clock.now().plus(60 * MINUTE);
+    let again = fixture.sessions.prove_again(&ada, &person("ada", &["admins"]), until);
+    assert!(again.unwrap().is_none() && fixture.sessions.read(&ada).is_none());
+    // Of an idle one there may be a newer copy.
+    fixture.clock.pass(6 * MINUTE);
+    assert_eq!((fixture.fate(&token), fixture.fate(&newer)), ("idle", "good"));
+    fixture.sessions.end(&fixture.sessions.read(&token).unwrap());
+    assert_eq!((fixture.fate(&newer), fixture.sessions.read(&newer)), ("signed out", None));
+    // One that the policy knows no more has a holder, for the audit log.
+    let (token, ada) = (fixture.by_token(), fixture.by_provider(&["admins"]));
+    let nothing = "[organization]\nid = \"acme\"\n[teams.t]\nmodels = [\"*\"]\nmax_output_tokens = 9\n";
+    fixture.live.set_policy(Arc::new(policy(nothing, fixture.clock.now())));
+    let names = [&token, &ada].map(|cookie| {
+        let signed_in = fixture.sessions.read(cookie).unwrap();
+        fixture.sessions.guard().holder(&signed_in).name.to_string()
+    });
+    assert_eq!(names, ["".to_owned(), format!("{ISSUER}#ada")]);
+    // Past its age no copy counts, so there is nothing to end.
+    fixture.clock.pass(12 * 60 * MINUTE);
+    assert!(fixture.sessions.read(&token).is_none());
+}
+
+#[test]
 fn a_cookie_of_another_key_or_changed_is_no_session() {
     let [here, there] = [(); 2].map(|()| Fixture::new(Vec::new()));
     let cookie = here.by_token();
