@@ -12,7 +12,7 @@ use crate::{
     access::Refusal,
     domain::rbac::Permission,
     http::{PageError, wants_json},
-    rpc::{invalid_field, too_many_streams},
+    rpc::{invalid_field, too_many_streams, too_many_streams_of_reader},
 };
 
 /// Why a page cannot be shown. A handler returns it, and what stands before the pages puts it into words.
@@ -55,6 +55,11 @@ impl Fault {
         Self(PageError::told(too_many_streams()))
     }
 
+    /// The reader has `max` streams of events, which is as many as one may have.
+    pub(super) fn too_many_streams_of_reader(max: usize) -> Self {
+        Self(PageError::told(too_many_streams_of_reader(max)))
+    }
+
     /// The address cannot be read: `why`.
     pub(super) fn unread_address(why: &str) -> Self {
         Self(PageError::told(invalid_field("address", why)))
@@ -83,7 +88,7 @@ impl Fault {
         if wants_json(headers) {
             return self.0.answer(headers);
         }
-        let (http, message) = (self.0.http(), self.0.message());
+        let (http, message, header) = (self.0.http(), self.0.message(), self.0.header());
         let (title, advice) = match (http, self.0.reason().as_str()) {
             (_, "FOREIGN_FORM") => {
                 ("Nothing was changed", "Load the page again, and send the form once more.")
@@ -96,7 +101,9 @@ impl Fault {
             div.head { h1 { (title) } }
             div.banner.banner-over role="alert" { p { strong { (message) } " " (advice) } }
         };
-        (http, view.page(Tab::None, title, body)).into_response()
+        let mut answer = (http, view.page(Tab::None, title, body)).into_response();
+        answer.headers_mut().extend(header);
+        answer
     }
 }
 

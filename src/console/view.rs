@@ -91,6 +91,16 @@ impl View {
         Arc::clone(&self.0.console.0.usage).acquire_owned().await.ok()
     }
 
+    /// What tells the reader from others: by session if they have signed in, else by who they are.
+    pub(super) fn reader(&self) -> String {
+        let Inner { session, caller, .. } = &*self.0;
+        match (session, caller) {
+            (Some(session), _) => format!("session {}", session.id()),
+            (None, Some(caller)) => format!("{:?} {}", caller.kind, caller.name),
+            (None, None) => String::new(),
+        }
+    }
+
     /// The services, asked by the reader.
     pub(super) fn api(&self) -> Api {
         let Inner { console, caller, peer, .. } = &*self.0;

@@ -3,8 +3,8 @@
 use axum::{
     Json,
     http::{
-        HeaderMap, HeaderValue, StatusCode,
-        header::{ACCEPT, ALLOW, WWW_AUTHENTICATE},
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{ACCEPT, ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::{IntoResponse as _, Response},
 };
@@ -15,6 +15,9 @@ use crate::{
     access::Refusal,
     rpc::{PageFault, caller_refused, error_to_json, page_error},
 };
+
+/// When to ask again for what there is too much of at the moment, in seconds: as the console's script does for its streams.
+const RETRY_SECONDS: &str = "30";
 
 /// Why there is no page.
 #[derive(Clone, Debug)]
@@ -87,6 +90,17 @@ impl PageError {
         self.http
     }
 
+    /// The header that goes with the code.
+    pub fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        let (name, value) = match self.http {
+            StatusCode::TOO_MANY_REQUESTS => (RETRY_AFTER, RETRY_SECONDS),
+            StatusCode::UNAUTHORIZED => (WWW_AUTHENTICATE, "Bearer"),
+            StatusCode::METHOD_NOT_ALLOWED => (ALLOW, "GET, HEAD"),
+            _ => return None,
+        };
+        Some((name, HeaderValue::from_static(value)))
+    }
+
     /// What is wrong, for people.
     pub fn message(&self) -> &str {
         self.status.message()
@@ -103,6 +117,7 @@ impl PageError {
 
     /// The answer to a request with these headers.
     pub fn answer(self, request: &HeaderMap) -> Response {
+        let header = self.header();
         let Self { http, status, text } = self;
         // Of what has no JSON, the message is left.
         let json = wants_json(request).then(|| error_to_json(&status).ok()).flatten();
@@ -110,13 +125,8 @@ impl PageError {
             Some(json) => (http, Json(json)).into_response(),
             None => (http, text.unwrap_or_else(|| format!("{}\n", status.message()))).into_response(),
         };
-        let header = match http {
-            StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, "Bearer")),
-            StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, "GET, HEAD")),
-            _ => None,
-        };
         if let Some((name, value)) = header {
-            answer.headers_mut().insert(name, HeaderValue::from_static(value));
+            answer.headers_mut().insert(name, value);
         }
         answer
     }

@@ -62,7 +62,7 @@ pub use recorded::Recorder;
 pub use report_service::ReportRpc;
 pub use status::{
     busy_with_documents, deadline_exceeded, effect_of, invalid_field, message_too_large, request_too_slow,
-    shutting_down, too_many_streams,
+    shutting_down, too_many_streams, too_many_streams_of_reader,
 };
 pub use status_service::{StatusFacts, StatusRpc};
 pub use upstream_service::UpstreamRpc;

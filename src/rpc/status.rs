@@ -85,6 +85,15 @@ pub fn too_many_streams() -> Status {
     table::TOO_MANY_STREAMS.error(message, Quota("streams"))
 }
 
+/// One reader has `max` streams of events open, and may have no more.
+#[must_use]
+pub fn too_many_streams_of_reader(max: usize) -> Status {
+    let message = format!(
+        "{max} streams of yours are open at this replica, which is as many as one reader may have: close pages that are not looked at"
+    );
+    table::TOO_MANY_STREAMS.error(message, Quota("streams"))
+}
+
 /// What is asked for in the address of a page, or in a form, is malformed: `description` says what `field` has to be.
 #[must_use]
 pub fn invalid_field(field: &str, description: &str) -> Status {

@@ -2,14 +2,22 @@
 
 use std::net::SocketAddr;
 
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
+use tollgate::{
+    runtime::clock::Clock,
+    store::{OUTBOX_KEPT, Outbox as _, OutboxEntry, redis::RedisStore},
+};
 
 use super::{fill, page, policy, secret, start, text};
-use crate::harness::PATIENCE;
+use crate::{
+    harness::{PATIENCE, Process, StoreKind, eventually, settings},
+    redis_server::{RedisServer, free_port},
+};
 
 /// A stream of events of `topics`, as the caller `name`.
 pub(super) struct Stream {
@@ -98,12 +106,64 @@ async fn streams_are_refused_without_rights_and_past_their_number() {
         let answer = page(admin, name, &format!("/console/acme/events?topics={topics}")).await;
         assert_eq!(answer.status, status, "{name} {topics}: {}", text(&answer));
     }
+    // Of one reader eight, of whatever they are, and another reader has eight as well.
     let mut open = Vec::new();
-    for _ in 0..64 {
-        open.push(Stream::open(admin, "admin", "alerts").await);
+    for reader in ["admin", "auditor"] {
+        for _ in 0..8 {
+            open.push(Stream::open(admin, reader, "alerts").await);
+        }
+        let answer = page(admin, reader, "/console/acme/events?topics=alerts").await;
+        assert_eq!((answer.status, answer.header("retry-after")), (429, Some("30")), "{}", text(&answer));
+        assert!(text(&answer).contains("8 streams of yours are open"), "{}", text(&answer));
     }
-    let answer = page(admin, "admin", "/console/acme/events?topics=alerts").await;
-    assert_eq!(answer.status, 429, "{}", text(&answer));
+    // One that is left makes room for another.
+    open.remove(0);
+    eventually("there is room again", async || {
+        Stream::open(admin, "admin", "alerts").await.read.contains("text/event-stream")
+    })
+    .await;
     drop(open);
+    process.stop().await;
+}
+
+/// An entry of the outbox for the alert of `ms`, in `state`, as releases write it.
+fn entry(ms: u64, end: &str, state: &str) -> OutboxEntry {
+    let id = format!("{ms:012x}0b0c0d0e0f100000");
+    let at = jiff::Timestamp::from_millisecond(i64::try_from(ms).unwrap()).unwrap().to_string();
+    let alert = json!({
+        "id": id, "kind": "ALERT_KIND_UNSETTLED_HIGH", "severity": "SEVERITY_WARNING", "state": state, "createTime": at, "summary": "s",
+        "organization": "acme",
+    });
+    let payload = [&[2], json!({ "alert": alert }).to_string().as_bytes()].concat().into();
+    OutboxEntry { id: format!("{id}_{end}").parse().unwrap(), payload }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_alert_behind_more_than_one_answer_is_watched() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let redis = RedisServer::start();
+    let store = RedisStore::connect(settings(&redis, "acme"), Clock::System).unwrap();
+    // More that are over than one answer looks through, and before them one that lasts.
+    let old = Clock::System.now().0 - 60_000;
+    let mut entries = vec![entry(old, "open", "ALERT_STATE_OPEN")];
+    entries.extend((1..=4_200).map(|number| entry(old + number, "open", "ALERT_STATE_RESOLVED")));
+    for entries in entries.chunks(64) {
+        store.outbox_append(entries.to_vec(), OUTBOX_KEPT).await.unwrap();
+    }
+    let directory = TempDir::new().unwrap();
+    let admin = free_port();
+    let arguments =
+        [format!("--store={}", redis.url()), "--store-timeout=20s".to_owned(), format!("--admin={admin}")];
+    let process =
+        Process::start_arguments(directory.path(), &policy(), &arguments.each_ref().map(String::as_str))
+            .await;
+    let mut stream = Stream::open(admin, "admin", "alerts").await;
+    // From here on it has read once what it watches.
+    stream.until("event: snapshot").await;
+    let over = entry(old, "resolved", "ALERT_STATE_RESOLVED");
+    store.outbox_append(vec![over], OUTBOX_KEPT).await.unwrap();
+    stream.until_count("event: snapshot", 2).await;
     process.stop().await;
 }

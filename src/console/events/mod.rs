@@ -3,6 +3,8 @@
 //! Each is one message of the contract in protobuf's JSON. A stream tells what its reader may see and no more: it ends when the policy
 //! changes, and browsers then ask again, as who they are by the new one.
 
+mod streams;
+
 use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
@@ -18,14 +20,17 @@ use prost::{Message, Name};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+pub use self::streams::Streams;
+
+use self::streams::Place;
 use super::{
-    Console,
+    Console, alerts,
     asked::Asked,
     decisions::{Filter, Tail, Words},
     fault::Fault,
@@ -39,8 +44,6 @@ use crate::{
     },
 };
 
-/// Streams at the same time, of all readers together.
-const MAX_STREAMS: usize = 64;
 /// How often what is watched is read.
 const EVERY: Duration = Duration::from_secs(2);
 /// The least time between two events.
@@ -54,33 +57,7 @@ const LIFE: Duration = Duration::from_secs(600);
 /// How often a stream without events says that it is alive.
 const COMMENT: Duration = Duration::from_secs(15);
 /// The most budgets and alerts that are watched by one stream: those that a page shows.
-const MAX_WATCHED: i32 = 200;
-
-/// How long the end of all streams is waited for.
-const END: Duration = Duration::from_secs(1);
-
-/// The streams of a process. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Streams {
-    places: Arc<Semaphore>,
-    stop: Arc<watch::Sender<bool>>,
-}
-
-impl Default for Streams {
-    fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(MAX_STREAMS)), stop: Arc::new(watch::channel(false).0) }
-    }
-}
-
-impl Streams {
-    /// Ends all of them: none ends by itself. Their readers are told, within a bound.
-    pub async fn end(&self) {
-        self.stop.send_replace(true);
-        let all = u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX);
-        // A reader that takes nothing is left.
-        let _ = timeout(END, self.places.acquire_many(all)).await;
-    }
-}
+const MAX_WATCHED: usize = 200;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -143,7 +120,7 @@ struct Watcher {
     revision: Arc<str>,
     /// Whether the last reading failed.
     fails: bool,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// The stream.
@@ -170,8 +147,7 @@ pub(super) async fn show(
         }
         wanted.push(topic);
     }
-    let places = Arc::clone(&console.0.streams.places);
-    let place = places.try_acquire_owned().map_err(|_| Fault::too_many_streams())?;
+    let place = console.0.streams.place(&view.reader())?;
     let (told, events) = mpsc::channel(MAX_UNREAD);
     let revision = Arc::clone(&view.snapshot().revision);
     let team = words.team.clone();
@@ -201,7 +177,7 @@ pub(super) async fn show(
 impl Watcher {
     /// Tells of changes until the reader leaves, the policy changes or the service stops.
     async fn run(mut self, console: Console) {
-        let mut stop = console.0.streams.stop.subscribe();
+        let mut stop = console.0.streams.stops();
         let ends = Instant::now() + LIFE;
         // What happened between the page and its stream is not told: whatever it shows of this is read again.
         if let Ok(now) = self.read().await {
@@ -267,18 +243,15 @@ impl Watcher {
         let api = self.view.api();
         let mut found = Vec::new();
         if self.topics.contains(&Topic::Budgets) {
-            let request =
-                ListBudgetsRequest { team: self.team.clone(), page_size: MAX_WATCHED, ..Default::default() };
+            let page_size = i32::try_from(MAX_WATCHED).unwrap_or(i32::MAX);
+            let request = ListBudgetsRequest { team: self.team.clone(), page_size, ..Default::default() };
             let budgets = api.budgets().list_budgets(request).await?.into_inner().budgets;
             found.extend(budgets.iter().filter_map(|budget| one("budget", budget.limit_id.clone(), budget)));
         }
         if self.topics.contains(&Topic::Alerts) {
-            let request = ListAlertsRequest {
-                states: vec![AlertState::Open.into()],
-                page_size: MAX_WATCHED,
-                ..Default::default()
-            };
-            let alerts = api.alerts().list_alerts(request).await?.into_inner().alerts;
+            let request = ListAlertsRequest { states: vec![AlertState::Open.into()], ..Default::default() };
+            // An answer ends after so many entries of the outbox, however few of them are of open alerts.
+            let (alerts, _) = alerts::list(&self.view, request, MAX_WATCHED).await?;
             found.extend(alerts.iter().filter_map(|alert| one("alert", alert.id.clone(), alert)));
         }
         Ok(found)
