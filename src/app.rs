@@ -21,7 +21,7 @@ use crate::{
     reports,
     revisions::Recorder,
     rpc::{DocumentWork, StatusFacts},
-    runtime::Runtime,
+    runtime::{Runtime, Tasks},
     server::{
         Connections, ListenerTls, Options, Server, ServiceParts, StartError,
         admin::{self, Facts},
@@ -157,6 +157,10 @@ pub struct App {
     sources: Sources,
     parts: ServiceParts,
     streams: Streams,
+    /// Tells pages to stop.
+    stop_pages: watch::Sender<bool>,
+    /// Changes that are made from pages.
+    changes: Tasks,
 }
 
 impl App {
@@ -190,7 +194,9 @@ impl App {
         let (documents, past) = (DocumentWork::default(), sources.past.clone());
         let parts =
             ServiceParts { guard, status, documents, tracing, past, receivers, upstream, console, runtime };
-        Self { shared, connections, meters, sources, parts, streams: Streams::default() }
+        let (streams, stop_pages, changes) =
+            (Streams::default(), watch::Sender::new(false), Tasks::default());
+        Self { shared, connections, meters, sources, parts, streams, stop_pages, changes }
     }
 
     /// How changes of the policy's file went, for the metrics.
@@ -276,6 +282,17 @@ impl App {
         self.streams.end().await;
     }
 
+    /// Tells pages to take no more requests. Those that are open are answered.
+    pub fn stop_pages(&self) {
+        self.stop_pages.send_replace(true);
+    }
+
+    /// Waits until the changes that pages have begun are made and recorded; no other begins. It has no bound of its own: the store may not
+    /// answer.
+    pub async fn end_changes(&self) {
+        self.changes.end().await;
+    }
+
     /// Where people sign in to the console; `None`: it is not served.
     ///
     /// # Errors
@@ -313,7 +330,7 @@ impl App {
         Ok(Door::new(sessions, None, ConsoleAddress::default()))
     }
 
-    /// Serves the pages for operators until dropped, those of the console where there is a `door`.
+    /// Serves the pages for operators until they are told to stop, those of the console where there is a `door`.
     pub fn serve_pages<S: Store + Clone>(
         &self,
         listener: TcpListener,
@@ -323,12 +340,13 @@ impl App {
     ) -> impl Future<Output = ()> + Send + use<S> {
         let ServiceParts { guard, status, runtime, .. } = &self.parts;
         let store = Observed::new(store, &status.calls);
-        let services = in_process(&self.parts, store.clone());
+        let services = in_process(&self.parts, store.clone(), self.changes.clone());
         let (live, runtime, address) = (Arc::clone(self.live()), runtime.clone(), listener.local_addr().ok());
         let streams = self.streams.clone();
         let console =
             door.map(|door| Console::new(services, guard.clone(), live, runtime, address, streams, door));
         let facts = Facts { status: status.clone(), meters: self.meters.clone(), console };
-        admin::serve(listener, tls, guard.clone(), facts, self.connections.clone(), store)
+        let stop = self.stop_pages.subscribe();
+        admin::serve(listener, tls, guard.clone(), facts, self.connections.clone(), store, stop)
     }
 }

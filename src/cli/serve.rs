@@ -18,6 +18,8 @@ use tokio::{
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    task::JoinHandle,
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::{error, info, warn};
 
@@ -33,7 +35,7 @@ use crate::{
     domain::policy::Policy,
     policy_file::{PolicyAttempt, PolicySource, PolicySourceError, Reload, ReloadOutcome},
     runtime::clock::Clock,
-    server::{StartError, TlsError, TlsSource},
+    server::{Server, StartError, TlsError, TlsSource},
     settings::{ExposureError, Settings, SettingsError, SettingsFlags, StoreUrl, check_exposure},
     store::{
         Calls, Store, Unreported,
@@ -43,6 +45,9 @@ use crate::{
     telemetry::{Meters, MetersError, trace::Tracing},
     upstream::UpstreamKeySource,
 };
+
+/// How long the answers to open requests for pages are waited for at a stop.
+const PAGES_END: Duration = Duration::from_secs(1);
 
 /// Serves decisions until told to stop.
 ///
@@ -233,16 +238,12 @@ where
         tokio::spawn(app.follow_store(make_store()?));
     }
     tokio::spawn(app.follow_policy(source.policy(), changes));
-    if let Some(listener) = pages(settings).await? {
-        let tls = tls.as_ref().filter(|_| settings.admin_is_tls()).map(TlsSource::pages);
-        tokio::spawn(app.serve_pages(listener, tls, app.door(settings)?, make_store()?));
-    }
+    let pages = pages(&app, settings, tls.as_ref(), &make_store).await?;
     tokio::spawn(app.deliver_alerts(make_store()?));
     tokio::spawn(app.record_policies(make_store()?, source.policy(), source.subscribe()));
-    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let listen = Listen {
         address: settings.listen,
-        threads: settings.threads.unwrap_or(cores),
+        threads: settings.threads.unwrap_or_else(cores),
         drain: settings.drain_timeout,
         tls: tls.as_ref().map(TlsSource::grpc),
     };
@@ -260,8 +261,7 @@ where
     };
     run_until_told(&source, &mut record, &mut attempts, [hangup, terminate, interrupt]).await;
     info!(drain_timeout_seconds = settings.drain_timeout.as_secs_f64(), "stopping: open calls may end");
-    app.end_streams().await;
-    let drained = server.stop().await;
+    let drained = stop(&app, server, pages, settings.drain_timeout).await;
     // The policy is followed to the end.
     while let Ok(attempt) = attempts.try_recv() {
         record(attempt);
@@ -273,11 +273,40 @@ where
     if drained { Ok(()) } else { Err(ServeError::Drain(settings.drain_timeout)) }
 }
 
-/// Listens for the pages for operators, if there are to be any.
-async fn pages(settings: &Settings) -> Result<Option<TcpListener>, ServeError> {
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// Stops what is served within `drain`; whether all has ended. Pages are served for as long as calls are open, so that operators see how
+/// the stop goes, and what was changed from them is made and recorded before the process ends.
+async fn stop(app: &App, server: Server, pages: Option<JoinHandle<()>>, drain: Duration) -> bool {
+    let ends = Instant::now() + drain;
+    app.end_streams().await;
+    let drained = server.stop().await;
+    app.stop_pages();
+    let changed = timeout_at(ends, app.end_changes()).await.is_ok();
+    if !changed {
+        warn!("a change that was begun at the console did not end in time: look whether it was made");
+    }
+    if let Some(pages) = pages {
+        // So that people are told what became of it. One who reads nothing is left.
+        let _ = timeout(PAGES_END, pages).await;
+    }
+    drained && changed
+}
+
+/// Serves the pages for operators, if there are to be any.
+async fn pages<S: Store + Clone>(
+    app: &App,
+    settings: &Settings,
+    tls: Option<&TlsSource>,
+    make_store: impl Fn() -> Result<S, StartError>,
+) -> Result<Option<JoinHandle<()>>, ServeError> {
     let Some(address) = settings.admin_address() else { return Ok(None) };
     let failed = |source| ServeError::Admin { address, source };
-    TcpListener::bind(address).await.map(Some).map_err(failed)
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let tls = tls.filter(|_| settings.admin_is_tls()).map(TlsSource::pages);
+    Ok(Some(tokio::spawn(app.serve_pages(listener, tls, app.door(settings)?, make_store()?))))
 }
 
 /// Handles signals and changes of the policy until told to stop.

@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::status;
+use super::{error::Effect, status};
 use crate::{
     audit::{Audit, Change},
     runtime::Tasks,
@@ -27,7 +27,7 @@ impl Recorder {
     /// drains: what is written must not stay unrecorded.
     ///
     /// # Errors
-    /// If the change panicked.
+    /// If the service has ended its tasks, so that no one would wait for the change, or if it panicked.
     pub(super) async fn carry_out<T: Send + 'static>(
         &self,
         change: impl Future<Output = T> + Send + 'static,
@@ -35,7 +35,7 @@ impl Recorder {
     ) -> Result<T, Status> {
         let audit = self.audit.clone();
         let (told, done) = oneshot::channel();
-        self.tasks.spawn(async move {
+        let is_begun = self.tasks.spawn_unless_ending(async move {
             let done = change.await;
             if let Some(change) = event(&done) {
                 audit.changed(change);
@@ -43,6 +43,9 @@ impl Recorder {
             // No one listens if the caller has gone.
             let _ = told.send(done);
         });
+        if !is_begun {
+            return Err(status::shutting_down(Effect::None));
+        }
         done.await.map_err(|_| status::internal())
     }
 }

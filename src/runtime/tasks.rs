@@ -27,7 +27,19 @@ impl Tasks {
         self.0.tracker.spawn(task);
     }
 
-    /// The same from a destructor, which may run after its runtime has ended; then nothing is left to run a task.
+    /// The same, unless [`Tasks::end`] was called, which would not wait for it; whether it runs.
+    pub fn spawn_unless_ending(&self, task: impl Future<Output = ()> + Send + 'static) -> bool {
+        // Counts as a task, so an end that begins after the look at it waits.
+        let token = self.0.tracker.token();
+        if self.is_ending() {
+            return false;
+        }
+        self.0.tracker.spawn(task);
+        drop(token);
+        true
+    }
+
+    /// Runs `task` from a destructor, which may run after its runtime has ended; then nothing is left to run a task.
     pub fn spawn_if_possible(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Ok(runtime) = Handle::try_current() {
             self.0.tracker.spawn_on(task, &runtime);
@@ -101,5 +113,27 @@ mod tests {
         tasks.end().await;
         assert!(tasks.sit_out(short, long).await, "the end does not shorten it");
         assert!(!tasks.sit_out(long, short).await, "the end bounds it");
+    }
+    #[tokio::test]
+    async fn an_end_waits_for_all_that_has_begun_and_nothing_begins_after_it() {
+        let (tasks, (begin, begun)) = (Tasks::default(), tokio::sync::oneshot::channel::<()>());
+        let (done, mut over) = tokio::sync::oneshot::channel();
+        assert!(tasks.spawn_unless_ending(async move {
+            let _ = begun.await;
+            let _ = done.send(());
+        }));
+        let end = tasks.end();
+        tokio::pin!(end);
+        assert!(is_pending(end.as_mut()).await);
+        assert!(!tasks.spawn_unless_ending(async {}));
+        begin.send(()).unwrap();
+        end.await;
+        assert_eq!(over.try_recv(), Ok(()));
+    }
+
+    /// Whether a future still waits after it was asked once.
+    async fn is_pending(mut future: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
+        std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_pending()))
+            .await
     }
 }

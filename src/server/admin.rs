@@ -52,7 +52,7 @@ pub struct Facts {
     pub console: Option<Console>,
 }
 
-/// Serves the pages until dropped, each to the callers that `guard` permits.
+/// Serves the pages until told to stop, and then until the last request has been answered; each to the callers that `guard` permits.
 pub async fn serve<S: Store>(
     listener: TcpListener,
     tls: Option<ListenerTls>,
@@ -60,6 +60,7 @@ pub async fn serve<S: Store>(
     Facts { status: facts, meters, console }: Facts,
     connections: Connections,
     store: S,
+    stop: watch::Receiver<bool>,
 ) {
     let address = listener.local_addr().ok();
     let pages = Arc::new(Pages { address, guard, facts, meters, store });
@@ -74,8 +75,6 @@ pub async fn serve<S: Store>(
         .with_state(pages)
         .merge(console.map(Console::router).unwrap_or_default());
     let service = router.map_request(|request: Request<Incoming>| request.map(axum::body::Body::new));
-    // Never signalled: the listener ends with the process.
-    let (_running, stop) = watch::channel(false);
     let connections = connections.of_pages();
     Serving { protocol: Protocol::Pages, tls, connections, service, stop }.run(listener).await;
 }

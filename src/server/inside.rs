@@ -14,15 +14,16 @@ use crate::{
     authorizer::Authorizer,
     console::InProcess,
     rpc::{AccessLayer, Recorder, explained},
+    runtime::Tasks,
     store::Store,
 };
 
 /// All services behind the guard, on `store`, a connection of their own. They follow no registry: the workers do, and what those read
-/// is in force for all.
-pub fn in_process<S: Store + Clone>(parts: &ServiceParts, store: S) -> InProcess {
+/// is in force for all. Changes are made by `tasks`, whose end waits for those in flight.
+pub fn in_process<S: Store + Clone>(parts: &ServiceParts, store: S, tasks: Tasks) -> InProcess {
     let shared = &parts.status.shared;
     let authorizer = Authorizer::new(store, parts.runtime.clone(), Arc::clone(shared));
-    let recorder = Recorder::new(parts.guard.audit().clone(), authorizer.settler().tasks().clone());
+    let recorder = Recorder::new(parts.guard.audit().clone(), tasks);
     let services = services(Core {
         authorizer: &authorizer,
         shared,

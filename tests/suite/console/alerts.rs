@@ -135,3 +135,18 @@ async fn every_page_says_how_many_alerts_are_open_to_those_who_may_read_them() {
     assert!(!site.page("bound", "/alerts").await.contains("Alerts <span"));
     assert!(!site.page("gateway", "/teams").await.contains("Alerts"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_what_a_form_began() {
+    let receiver = Receiver::start(Answer::Hang).await;
+    let site = Site::start(&policy(), &settings(&receiver)).await;
+    let (admin, form) = (site.admin, Request::form(TEST, &[]).key(&secret("admin")));
+    let sent = tokio::spawn(async move { form.send(admin).await });
+    eventually("the test is on its way", async || receiver.requests().len() == 1).await;
+    // The receiver answers never, so the test ends by its timeout: past the end of all calls of the service.
+    let audit = site.directory.path().join("data/audit.jsonl");
+    site.process.stop().await;
+    let recorded = std::fs::read_to_string(&audit).unwrap();
+    assert!(recorded.contains("\"action\":\"alert.test\""), "{recorded}");
+    assert_eq!(sent.await.unwrap().status, 303);
+}
