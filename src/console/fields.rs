@@ -59,6 +59,11 @@ impl Fields {
         self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.trim())
     }
 
+    /// Whether there is a field of this name, be it empty. Browsers send each text field of a form.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(known, _)| known == name)
+    }
+
     /// Reads the form of `request`, of at most `max` bytes.
     ///
     /// # Errors

@@ -37,6 +37,7 @@ pub(super) async fn update(
     }
     let found = show::gather(&view, &name, typed.get("team")).await?;
     let now = Typed::of_key(&view, &found.key);
+    let typed = typed.or(&now);
     let paths = typed.differing(&now);
     let (key, faults) = typed.read(&view);
     let may = view.may_for(Permission::ManageKeys, &found.key.team);

@@ -55,11 +55,20 @@ pub(super) fn field_of(path: &str) -> Option<&'static str> {
 pub(super) struct Typed(BTreeMap<&'static str, String>);
 
 impl Typed {
-    /// What was sent.
+    /// What was sent: a field that is not in the form says nothing, and an empty one says that there is to be nothing.
     pub(super) fn sent(fields: &Fields) -> Self {
         let names = ["name", "team", "etag"].into_iter().chain(CHANGED.map(name_of));
+        let sent = names.filter(|name| fields.has(name));
         // Browsers end lines with CR LF.
-        Self(names.map(|name| (name, fields.text(name).replace('\r', ""))).collect())
+        Self(sent.map(|name| (name, fields.text(name).replace('\r', ""))).collect())
+    }
+
+    /// The same, where fields that say nothing are as in `other`.
+    pub(super) fn or(mut self, other: &Self) -> Self {
+        for (&name, text) in &other.0 {
+            self.0.entry(name).or_insert_with(|| text.clone());
+        }
+        self
     }
 
     /// What a form shows of `key`.

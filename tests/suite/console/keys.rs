@@ -235,8 +235,15 @@ async fn a_change_is_of_what_the_form_showed() {
     site.is_audited("key.update", 2, "own-prod-web", "lead").await;
     let answer = send(&changed.etag).await;
     assert!(answer.header("location").unwrap().ends_with("done=unchanged"));
+    // A field that is not in the form says nothing.
+    let absent = [("team", "own"), ("etag", changed.etag.as_str()), ("labels", "app=web\ntier=two")];
+    assert_eq!(site.post("lead", "/keys/own-prod-web/update", &absent).await.status, 303);
+    let changed = key(&site, "own-prod-web").await;
+    let limits = changed.limits.clone().unwrap();
+    assert_eq!((limits.requests_per_minute, changed.labels.len()), (Some(20), 2));
     // What is emptied is the team's again.
-    let emptied = [("team", "own"), ("etag", changed.etag.as_str())];
+    let emptied =
+        [("team", "own"), ("etag", changed.etag.as_str()), ("requests_per_minute", ""), ("labels", "")];
     assert_eq!(site.post("lead", "/keys/own-prod-web/update", &emptied).await.status, 303);
     let emptied = key(&site, "own-prod-web").await;
     let limits = emptied.limits.unwrap();
