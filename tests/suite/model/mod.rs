@@ -6,6 +6,7 @@ mod decisions;
 mod log;
 mod outbox;
 mod policies;
+mod replicas;
 mod rows;
 
 use std::{
@@ -23,11 +24,11 @@ use tollgate::{
     },
     runtime::clock::ManualClock,
     store::{
-        AuditId, Backend, Cooldown, CooldownChange, Ledger, MAX_ADDED_ROWS, MAX_REGISTRY_VALUE,
-        MAX_REPLICA_VALUE, MAX_REPLICAS, Record, Refusal, Registry, RegistryChanges, RegistryRecord,
-        RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse,
-        SecretUses, Series, Settle, SettleOutcome, Settled, Settlement, StoreError, StoreKind,
-        USE_SLOTS_KEPT, Usage, UsageAddition, UsageAmounts, UsageKey, UsageSet, crossings,
+        AuditId, Backend, Cooldown, CooldownChange, Ledger, MAX_ADDED_ROWS, MAX_REGISTRY_VALUE, Record,
+        Refusal, Registry, RegistryChanges, RegistryRecord, RegistryWritten, ReservationId, Reserve,
+        Reserved, Revision, SecretUse, SecretUses, Series, Settle, SettleOutcome, Settled, Settlement,
+        StoreError, StoreKind, USE_SLOTS_KEPT, Usage, UsageAddition, UsageAmounts, UsageKey, UsageSet,
+        crossings,
     },
 };
 
@@ -372,30 +373,5 @@ impl Registry for Model {
     async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {
         let state = self.state.lock().unwrap();
         Ok(secrets.iter().map(|secret| state.uses.get(secret).cloned().unwrap_or_default()).collect())
-    }
-}
-
-impl Replicas for Model {
-    async fn announce_replica(&self, name: Arc<str>, value: Bytes) -> Result<(), StoreError> {
-        if value.len() > MAX_REPLICA_VALUE {
-            return Err(StoreError::Overflow);
-        }
-        self.state.lock().unwrap().replicas.insert(name, (self.moment().store, value));
-        Ok(())
-    }
-
-    async fn replicas(&self) -> Result<Vec<ReplicaEntry>, StoreError> {
-        let (state, now) = (self.state.lock().unwrap(), self.moment());
-        let seen = state.replicas.iter().filter(|(_, (at, _))| now.store.since(*at) < 3_600_000);
-        let mut seen: Vec<_> = seen.collect();
-        seen.sort_by_key(|(name, (at, _))| (std::cmp::Reverse(*at), (*name).clone()));
-        seen.truncate(MAX_REPLICAS);
-        seen.sort();
-        let entry = |(name, (at, value)): (&Arc<str>, &(Timestamp, Bytes))| ReplicaEntry {
-            name: name.clone(),
-            last_seen: now.to_wall(*at),
-            value: value.clone(),
-        };
-        Ok(seen.into_iter().map(entry).collect())
     }
 }
