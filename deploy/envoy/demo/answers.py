@@ -90,7 +90,7 @@ class Show:
 
     def wrong_key(self):
         """Not a key of the policy"""
-        stranger = self.groq.with_options(api_key="tgk_of_nobody")
+        stranger = self.groq.with_options(api_key="tgk_of_a_stranger")
         refused(groq.AuthenticationError, 401, lambda: stranger.chat.completions.create(**chat("Hello!")))
 
     def model_not_permitted(self):
