@@ -1,11 +1,10 @@
 //! `tollgate budgets`: budgets as they stand.
 
-use std::io::Write as _;
-
 use clap::{Args, Subcommand};
 
 use super::{
-    client::{self, Connection, LimitArgs, Line},
+    client::{Connection, LimitArgs},
+    listing::{self, Shown},
     names::short,
     screen::{Exit, Failure, Screen},
     spend::used,
@@ -75,9 +74,13 @@ impl Budgets {
 
 impl List {
     fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
-        let answer = client::block_on(async {
-            let mut client: BudgetServiceClient<Line> =
-                BudgetServiceClient::new(self.connection.channel().await?);
+        let shown = Shown {
+            is_empty: |answer: &ListBudgetsResponse| answer.budgets.is_empty(),
+            none: "there are no such budgets",
+            table: print,
+        };
+        listing::show(&self.connection, screen, &shown, async |line| {
+            let mut client = BudgetServiceClient::new(line);
             let mut last = ListBudgetsResponse::default();
             let page = async |page_size, page_token| {
                 let (team, key, user) = (self.team.clone(), self.key.clone(), self.user.clone());
@@ -87,15 +90,7 @@ impl List {
             };
             let budgets = self.limit.collect(page).await?;
             Ok(ListBudgetsResponse { budgets, ..last })
-        })?;
-        if self.connection.json {
-            screen.message(&answer)?;
-        } else if answer.budgets.is_empty() {
-            writeln!(screen, "there are no such budgets")?;
-        } else {
-            print(screen, &answer)?;
-        }
-        Ok(Exit::Done)
+        })
     }
 }
 

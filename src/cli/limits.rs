@@ -1,11 +1,10 @@
 //! `tollgate limits`: the limits of a caller as they stand.
 
-use std::io::Write as _;
-
 use clap::{Args, Subcommand};
 
 use super::{
-    client::{self, Connection, LimitArgs, Line},
+    client::{Connection, LimitArgs},
+    listing::{self, Shown},
     screen::{Exit, Failure, Screen},
     table::{Style, Table},
     text,
@@ -71,9 +70,13 @@ impl Limits {
 
 impl List {
     fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
-        let answer = client::block_on(async {
-            let mut client: ReportServiceClient<Line> =
-                ReportServiceClient::new(self.connection.channel().await?);
+        let shown = Shown {
+            is_empty: |answer: &ListLimitsResponse| answer.limits.is_empty(),
+            none: "there are no such limits",
+            table: print,
+        };
+        listing::show(&self.connection, screen, &shown, async |line| {
+            let mut client = ReportServiceClient::new(line);
             let mut last = ListLimitsResponse::default();
             let page = async |page_size, page_token| {
                 let (team, key, user) = (self.team.clone(), self.key.clone(), self.user.clone());
@@ -83,21 +86,17 @@ impl List {
             };
             let limits = self.limit.collect(page).await?;
             Ok(ListLimitsResponse { limits, ..last })
-        })?;
-        if self.connection.json {
-            screen.message(&answer)?;
-        } else if answer.limits.is_empty() {
-            writeln!(screen, "there are no such limits")?;
-        } else {
-            let mut table = Table::new(["LIMIT", ">BOUND", ">USED", ">LEFT", ">RESET"]);
-            for limit in &answer.limits {
-                table.row(style(limit), row(limit));
-            }
-            let colour = screen.colour;
-            table.write(screen, "", colour)?;
-        }
-        Ok(Exit::Done)
+        })
     }
+}
+
+fn print(screen: &mut Screen, answer: &ListLimitsResponse) -> std::io::Result<()> {
+    let mut table = Table::new(["LIMIT", ">BOUND", ">USED", ">LEFT", ">RESET"]);
+    for limit in &answer.limits {
+        table.row(style(limit), row(limit));
+    }
+    let colour = screen.colour;
+    table.write(screen, "", colour)
 }
 
 /// Yellow from four fifths of the bound.

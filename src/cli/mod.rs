@@ -16,6 +16,7 @@ mod decisions;
 mod health;
 mod keys;
 mod limits;
+mod listing;
 mod logging;
 mod man;
 mod metering;
