@@ -3,12 +3,18 @@
 use super::{
     Interval,
     csv::{cell, decimal, line},
-    day_text, instant, nanos,
+    instant, nanos,
 };
-use crate::rpc::proto::{Granularity, QueryUsageRequest, UsageAmounts, UsageDimensions, UsageRow};
+use crate::{
+    domain::{Timestamp, calendar::Calendar},
+    rpc::proto::{UsageAmounts, UsageDimensions, UsageRow},
+};
 
 /// What rows are by.
 pub(crate) const DIMENSIONS: [&str; 4] = ["team", "key", "model", "project"];
+
+/// More months than the days of one report can be in: no more than 400 are answered.
+const MAX_MONTHS: usize = 16;
 
 /// The mandatory columns of FOCUS 1.2 and the required ones of 1.0, then our own. What is not known is empty.
 const COLUMNS: [&str; 45] = [
@@ -94,16 +100,23 @@ fn charges(amounts: &UsageAmounts) -> Vec<Charge> {
     all.into_iter().filter(is_there).collect()
 }
 
-/// Asks for what all of the months together have that `days` are in, month by month.
-pub(crate) fn months_of(request: &QueryUsageRequest, days: Interval) -> QueryUsageRequest {
-    let Interval { first, end } = days.months();
-    QueryUsageRequest {
-        start_date: day_text(first),
-        end_date: day_text(end),
-        granularity: Granularity::Month.into(),
-        group_by: Vec::new(),
-        ..request.clone()
+/// The whole months that `days` are in, as they begin and end in the zone of `calendar`. They are not asked for: they may have more days
+/// than one question may, or reach back to what is not kept.
+pub(crate) fn months(calendar: &Calendar, days: Interval) -> Vec<UsageRow> {
+    let at = |time: Timestamp| prost_types::Timestamp {
+        seconds: i64::try_from(time.0 / 1_000).unwrap_or(i64::MAX),
+        nanos: 0,
+    };
+    let (mut months, last) = (Vec::new(), days.last() / 100);
+    let mut month = days.first / 100;
+    while month <= last && months.len() < MAX_MONTHS {
+        if let Ok(period) = calendar.month_periods(month) {
+            let (start_time, end_time) = (Some(at(period.start)), Some(at(period.end)));
+            months.push(UsageRow { start_time, end_time, ..UsageRow::default() });
+        }
+        month = Interval::month(month).end / 100;
     }
+    months
 }
 
 /// The first line.
@@ -161,7 +174,7 @@ fn value(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rpc::google_type::Money;
+    use crate::{domain::calendar::parse_time_zone, rpc::google_type::Money};
 
     fn money(nanos: i32) -> Option<Money> {
         Some(Money { currency_code: "USD".to_owned(), units: 0, nanos })
@@ -189,5 +202,20 @@ mod tests {
             ("all", "requests", 2, 5),
         ];
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn the_months_of_a_file_are_those_of_the_zone() {
+        let calendar = Calendar::new(parse_time_zone("Europe/Berlin").unwrap());
+        // Days that can be answered, whose whole months have more days than can.
+        let months = months(&calendar, Interval::from_to(20_251_031, 20_261_129).unwrap());
+        let bounds = |row: &UsageRow| {
+            let second = |time: Option<prost_types::Timestamp>| time.unwrap().seconds;
+            (second(row.start_time), second(row.end_time))
+        };
+        assert_eq!(months.len(), 14);
+        assert!(months.windows(2).all(|two| bounds(&two[0]).1 == bounds(&two[1]).0));
+        // 2026-11-01T00:00+01:00 and 2026-12-01T00:00+01:00.
+        assert_eq!(bounds(months.last().unwrap()), (1_793_487_600, 1_796_079_600));
     }
 }

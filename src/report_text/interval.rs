@@ -43,11 +43,6 @@ impl Interval {
         Self { first, end: self.first }
     }
 
-    /// The whole months that these days are in.
-    pub(crate) fn months(self) -> Self {
-        Self { first: self.first / 100 * 100 + 1, end: next_month(self.last() / 100) * 100 + 1 }
-    }
-
     /// The last of these days.
     pub(crate) fn last(self) -> u32 {
         day_before(self.end).unwrap_or(self.first)
@@ -82,13 +77,6 @@ mod tests {
         assert_eq!(Interval::month(202_612), interval(20_261_201, 20_270_101));
         assert_eq!(Interval::from_to(20_260_228, 20_260_228), Some(interval(20_260_228, 20_260_301)));
         assert_eq!(Interval::from_to(20_260_228, 20_260_227), None);
-    }
-
-    #[test]
-    fn days_are_in_whole_months() {
-        assert_eq!(interval(20_261_115, 20_261_201).months(), interval(20_261_101, 20_261_201));
-        assert_eq!(interval(20_261_115, 20_270_102).months(), interval(20_261_101, 20_270_201));
-        assert_eq!(interval(20_261_201, 20_261_202).months(), interval(20_261_201, 20_270_101));
     }
 
     #[test]

@@ -336,6 +336,9 @@ async fn the_command_prints_each_form() {
         let at = columns.iter().position(|column| *column == name).unwrap();
         assert!(lines.iter().all(|line| line[at] == expected), "{name}: {focus}");
     }
+    // Days that can be answered, whose whole months have more days than can.
+    let long = report(&server, &["--from", "2025-11-10", "--to", "2026-12-10", "--focus"]).await;
+    assert_eq!(long, focus, "the usage of November, in its month");
     let costs = lines.iter().map(|line| line[cost].parse::<f64>().unwrap());
     assert_eq!(costs.map(|cost| (cost * 1e9).round()).sum::<f64>().to_string(), "8143000");
     assert!(server.stop().await);

@@ -14,9 +14,11 @@ use super::{
     spend,
 };
 use crate::{
-    report_text::{day_text, focus},
+    domain::calendar::{Calendar, parse_time_zone},
+    report_text::{Interval, day_text, focus},
     rpc::proto::{
-        self, QueryUsageRequest, QueryUsageResponse, UsageFilter, policy_service_client::PolicyServiceClient,
+        self, ListBudgetsRequest, QueryUsageRequest, QueryUsageResponse, UsageFilter,
+        budget_service_client::BudgetServiceClient, policy_service_client::PolicyServiceClient,
         report_service_client::ReportServiceClient,
     },
 };
@@ -153,38 +155,7 @@ impl Report {
             page_size: PAGE,
             page_token: String::new(),
         };
-        let is_table = !(self.connection.json || self.csv || self.focus);
-        let answer = client::block_on(async {
-            let channel = self.connection.channel().await?;
-            let mut client = ReportServiceClient::new(channel.clone());
-            let usage = fetch(&mut client, request.clone()).await?;
-            let before = match self.compare {
-                true => {
-                    let before = days.before();
-                    let (start_date, end_date) = (day_text(before.first), day_text(before.end));
-                    Some(
-                        fetch(&mut client, QueryUsageRequest { start_date, end_date, ..request.clone() })
-                            .await?,
-                    )
-                }
-                false => None,
-            };
-            let teams = match is_table && is_by_team {
-                true => {
-                    let group_by = vec!["team".to_owned(), "model".to_owned()];
-                    let models =
-                        fetch(&mut client, QueryUsageRequest { group_by, ..request.clone() }).await?;
-                    let mut policy = PolicyServiceClient::new(channel);
-                    Some((models, spend::fetch(&mut policy, String::new(), String::new()).await?))
-                }
-                false => None,
-            };
-            let months = match self.focus {
-                true => fetch(&mut client, focus::months_of(&request, days)).await?.rows,
-                false => Vec::new(),
-            };
-            Ok(Answer { usage, before, teams, months })
-        })?;
+        let answer = client::block_on(self.ask(&request, days, is_by_team))?;
         if self.connection.json {
             screen.message(&answer.usage)?;
         } else if self.focus {
@@ -199,6 +170,42 @@ impl Report {
         Ok(Exit::Done)
     }
 
+    /// Asks for what is shown.
+    async fn ask(
+        &self,
+        request: &QueryUsageRequest,
+        days: Interval,
+        is_by_team: bool,
+    ) -> Result<Answer, Failure> {
+        let is_table = !(self.connection.json || self.csv || self.focus);
+        let channel = self.connection.channel().await?;
+        let mut client = ReportServiceClient::new(channel.clone());
+        let usage = fetch(&mut client, request.clone()).await?;
+        let before = match self.compare {
+            true => {
+                let before = days.before();
+                let (start_date, end_date) = (day_text(before.first), day_text(before.end));
+                let request = QueryUsageRequest { start_date, end_date, ..request.clone() };
+                Some(fetch(&mut client, request).await?)
+            }
+            false => None,
+        };
+        let teams = match is_table && is_by_team {
+            true => {
+                let group_by = vec!["team".to_owned(), "model".to_owned()];
+                let models = fetch(&mut client, QueryUsageRequest { group_by, ..request.clone() }).await?;
+                let mut policy = PolicyServiceClient::new(channel.clone());
+                Some((models, spend::fetch(&mut policy, String::new(), String::new()).await?))
+            }
+            false => None,
+        };
+        let months = match self.focus {
+            true => focus::months(&calendar(channel).await?, days),
+            false => Vec::new(),
+        };
+        Ok(Answer { usage, before, teams, months })
+    }
+
     fn filter(&self) -> UsageFilter {
         UsageFilter {
             teams: self.team.clone(),
@@ -209,6 +216,14 @@ impl Report {
             ..UsageFilter::default()
         }
     }
+}
+
+/// The organization's calendar. Its budgets say its time zone, and one of them is enough.
+async fn calendar(channel: Line) -> Result<Calendar, Failure> {
+    let request = ListBudgetsRequest { page_size: 1, ..ListBudgetsRequest::default() };
+    let answer = BudgetServiceClient::new(channel).list_budgets(request).await;
+    let zone = answer.map_err(|status| client::explain(&status))?.into_inner().time_zone;
+    parse_time_zone(&zone).map(Calendar::new).map_err(|error| Failure::new(error.to_string()))
 }
 
 /// Every page as one.

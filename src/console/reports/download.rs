@@ -16,11 +16,7 @@ use tonic::Status;
 use super::asked::{Asked, Wrong};
 use crate::{
     console::{fault::Fault, view::View},
-    domain::{
-        Timestamp,
-        calendar::Calendar,
-        text::{Notation, written_out},
-    },
+    domain::text::{Notation, written_out},
     report_text::{Interval, csv as comma, day_text, focus as focus_rows},
     rpc::{
         JsonError,
@@ -33,8 +29,6 @@ use crate::{
 const PAGE: i32 = 1_000;
 /// Pages that wait for a reader: the next is made while one is sent.
 const AHEAD: usize = 1;
-/// More months than the days of one report can be in: no more than 400 are answered.
-const MAX_MONTHS: usize = 16;
 
 /// What a file is written in.
 enum Form {
@@ -74,27 +68,8 @@ pub(in super::super) async fn focus(
         order_by: String::new(),
         ..request
     };
-    let months = months(&view.snapshot().policy.calendar, interval);
+    let months = focus_rows::months(&view.snapshot().policy.calendar, interval);
     send(&view, interval, request, Form::Focus(months)).await
-}
-
-/// The whole months that `days` are in, as they begin and end in the organization's zone. They are not asked for: they may have more days
-/// than one question may, or reach back to what is not kept.
-fn months(calendar: &Calendar, days: Interval) -> Vec<UsageRow> {
-    let at = |time: Timestamp| prost_types::Timestamp {
-        seconds: i64::try_from(time.0 / 1_000).unwrap_or(i64::MAX),
-        nanos: 0,
-    };
-    let (mut months, last) = (Vec::new(), days.last() / 100);
-    let mut month = days.first / 100;
-    while month <= last && months.len() < MAX_MONTHS {
-        if let Ok(period) = calendar.month_periods(month) {
-            let (start_time, end_time) = (Some(at(period.start)), Some(at(period.end)));
-            months.push(UsageRow { start_time, end_time, ..UsageRow::default() });
-        }
-        month = Interval::month(month).end / 100;
-    }
-    months
 }
 
 fn asked_for(view: &View, query: Option<&str>) -> Result<(QueryUsageRequest, Interval), Fault> {
@@ -215,25 +190,4 @@ async fn send(
         (CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
     ];
     Ok((headers, Body::from_stream(ReceiverStream::new(receiver))).into_response())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::calendar::parse_time_zone;
-
-    #[test]
-    fn the_months_of_a_file_are_those_of_the_zone() {
-        let calendar = Calendar::new(parse_time_zone("Europe/Berlin").unwrap());
-        // Days that can be answered, whose whole months have more days than can.
-        let months = months(&calendar, Interval::from_to(20_251_031, 20_261_129).unwrap());
-        let bounds = |row: &UsageRow| {
-            let second = |time: Option<prost_types::Timestamp>| time.unwrap().seconds;
-            (second(row.start_time), second(row.end_time))
-        };
-        assert_eq!(months.len(), 14);
-        assert!(months.windows(2).all(|two| bounds(&two[0]).1 == bounds(&two[1]).0));
-        // 2026-11-01T00:00+01:00 and 2026-12-01T00:00+01:00.
-        assert_eq!(bounds(months.last().unwrap()), (1_793_487_600, 1_796_079_600));
-    }
 }
