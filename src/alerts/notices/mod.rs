@@ -86,14 +86,7 @@ fn detail(alert: &mut Alert, snapshot: &Snapshot, Notice { at, resolved, occasio
                 actor: Some(by.into()),
                 create_time: instant(*since),
             });
-            match target {
-                Target::Team(team) => alert.team = team.to_string(),
-                Target::Key(key) => {
-                    alert.team = team_of(snapshot, &key);
-                    alert.key = key.to_string();
-                }
-                Target::Organization | Target::Model(_) => {}
-            }
+            of_target(alert, snapshot, &target);
         }
         Occasion::PolicyRejected { file, finding, revision } => {
             alert.facts = facts(&[("file", file), ("finding", finding), ("document_revision", revision)]);
@@ -114,6 +107,18 @@ fn detail(alert: &mut Alert, snapshot: &Snapshot, Notice { at, resolved, occasio
         }
         Occasion::UsageDrift { drift, .. } => alert.drift = Some(UsageDrift::from(drift)),
         Occasion::BudgetForecast { .. } => {}
+    }
+}
+
+/// Says whose pause it is.
+fn of_target(alert: &mut Alert, snapshot: &Snapshot, target: &Target) {
+    match target {
+        Target::Team(team) => alert.team = team.to_string(),
+        Target::Key(key) => {
+            alert.team = team_of(snapshot, key);
+            alert.key = key.to_string();
+        }
+        Target::Organization | Target::Model(_) => {}
     }
 }
 

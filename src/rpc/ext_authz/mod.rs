@@ -5,7 +5,7 @@ mod caller;
 mod request;
 mod wanted;
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Instant};
 
 use tonic::{Request, Response, Status};
 use tracing::{debug, error, warn};
@@ -203,10 +203,7 @@ impl<S: Store + Clone> CheckRpc<S> {
                 let body = request.body()?;
                 let content_type = request.header("content-type").unwrap_or_default();
                 let asked = groq_request::read(operation, &content_type, &body)?;
-                let user = policy.envoy.user_header.as_deref().and_then(|name| request.header(name));
-                let user = user.filter(|user| !user.is_empty());
-                let user = user.map_or_else(|| asked.user.clone(), |user| user.into_owned());
-                groq_request::check_user(&user)?;
+                let user = user_of(policy.envoy.user_header.as_deref(), &request, &asked.user)?;
                 let labels = labels(&policy.envoy, &request)?;
                 let wanted = Wanted { team, upstream_key: &key.id, caller, user, labels, operation, asked };
                 let (context, limits, check) =
@@ -284,6 +281,14 @@ fn internal_headers(policy: &EnvoyPolicy) -> Vec<String> {
     });
     let of_labels = policy.label_headers.iter().map(|(_, header)| header);
     of_callers.chain(&policy.user_header).chain(of_labels).map(ToString::to_string).collect()
+}
+
+/// The user that a request says it is of, by the header of this name where it has one, else by its body.
+fn user_of(header: Option<&str>, request: &HttpRequest, in_body: &str) -> Result<String, ApiError> {
+    let user = header.and_then(|name| request.header(name)).filter(|user| !user.is_empty());
+    let user = user.map_or_else(|| in_body.to_owned(), Cow::into_owned);
+    groq_request::check_user(&user)?;
+    Ok(user)
 }
 
 /// The labels that headers name. One without a value names none.

@@ -109,15 +109,17 @@ impl Sources {
                     emit(number(connections.count() as u64), &[word("listener", listener)]);
                 }
             }
-            Metric::ConnectionsClosed => {
-                for (listener, connections) in self.listeners() {
-                    // Those of nothing as well: an increase is seen only in a row that was there before.
-                    for (cause, count) in connections.closings() {
-                        emit(number(count), &[word("listener", listener), word("cause", cause.name())]);
-                    }
-                }
-            }
+            Metric::ConnectionsClosed => self.closings(emit),
             metric => self.of_process(metric, emit),
+        }
+    }
+
+    fn closings(&self, emit: Emit<'_>) {
+        for (listener, connections) in self.listeners() {
+            // Those of nothing as well: an increase is seen only in a row that was there before.
+            for (cause, count) in connections.closings() {
+                emit(number(count), &[word("listener", listener), word("cause", cause.name())]);
+            }
         }
     }
 
