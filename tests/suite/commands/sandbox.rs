@@ -144,11 +144,13 @@ impl Sandbox {
             program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(fs::File::create(&log).unwrap());
         tokio::task::block_in_place(|| {
             let mut child = program.spawn().unwrap();
-            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            let listens = lines.map_while(Result::ok).any(|line| line.starts_with("Tollgate listens on"));
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+            let listens = lines.by_ref().any(|line| line.starts_with("Tollgate listens on"));
             if listens {
                 Program::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
             }
+            // Read to its end: it may have more to say, and would fail if this end were closed.
+            lines.for_each(drop);
             let status = child.wait().unwrap();
             match listens && status.success() {
                 true => Ok(()),
