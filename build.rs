@@ -6,7 +6,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 use protox::prost_reflect::prost_types::{DescriptorProto, FileDescriptorSet, field_descriptor_proto::Type};
 use tonic_prost_build::Config;
 
-const FILES: [&str; 14] = [
+const FILES: [&str; 15] = [
     "google/rpc/error_details.proto",
     "tollgate/v1/alert_service.proto",
     "tollgate/v1/audit_service.proto",
@@ -21,6 +21,7 @@ const FILES: [&str; 14] = [
     "tollgate/v1/upstream_service.proto",
     "envoy/service/auth/v3/external_auth.proto",
     "envoy/service/ext_proc/v3/external_processor.proto",
+    "envoy/service/ratelimit/v3/rls.proto",
 ];
 /// Fields that stay in the buffer that they were received in.
 const IN_PLACE: [&str; 7] = [

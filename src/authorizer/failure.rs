@@ -6,7 +6,7 @@ use tokio::time::error::Elapsed;
 use crate::{
     domain::bounds::Excess,
     live::Unfresh,
-    store::{ReservationId, StoreError},
+    store::{MAX_HOLDS, ReservationId, StoreError},
 };
 
 /// Why a request could be neither allowed nor denied, or usage could not be booked.
@@ -51,6 +51,11 @@ pub enum Failure {
     /// More usage is reported without a reservation than the policy lets gateways report.
     #[error("{0}")]
     UnreservedBound(String),
+    /// One call counts in more windows than a store takes in one step.
+    #[error(
+        "the descriptors have more windows together than one call can count in, which is {MAX_HOLDS}: send fewer"
+    )]
+    TooManyWindows,
     /// The caller's own deadline has passed.
     #[error("the call's deadline is over")]
     DeadlineExceeded,

@@ -21,6 +21,7 @@ mod settle;
 mod settler;
 mod ticket;
 mod unreserved;
+mod windows;
 
 use std::{
     ops::{ControlFlow, Deref},
@@ -49,6 +50,7 @@ pub use self::{
     queue::Queue,
     settler::Settler,
     unreserved::{Bounds, RefusedReports},
+    windows::{Count, CountOutcome},
 };
 use self::{
     decided::{Ahead, behind, denied, gates, granted, refused, repeated},

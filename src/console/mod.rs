@@ -98,18 +98,8 @@ impl Console {
     ) -> Self {
         let proposals = Arc::new(Semaphore::new(policy::MAX_PROPOSALS));
         let (usage, open_alerts) = (Arc::new(Semaphore::new(USAGE_PAGES)), OpenAlerts::default());
-        let parts = Parts {
-            services,
-            guard,
-            live,
-            runtime,
-            address,
-            streams,
-            door,
-            proposals,
-            usage,
-            open_alerts,
-        };
+        let parts =
+            Parts { services, guard, live, runtime, address, streams, door, proposals, usage, open_alerts };
         Self(Arc::new(parts))
     }
 

@@ -98,28 +98,41 @@ pub(super) fn permissions(
     request: &AuthorizeRequest,
     violations: &mut Violations,
 ) {
-    let team = caller.team;
-    let place = |key: Option<&VirtualKey>, field: &str| match key {
-        Some(key) => format!("teams.{}.keys.{}.{field}", team.name, key.name),
-        None => format!("teams.{}.{field}", team.name),
-    };
-    let model = request.model.as_str();
-    let narrowed =
-        caller.key.filter(|key| key.models.as_ref().is_some_and(|m| !m.iter().any(|p| p.matches(model))));
-    let team_refuses = !team.models.iter().any(|pattern| pattern.matches(model));
-    for (mode, key) in refusing(team, team_refuses, narrowed) {
-        let id = place(key, "models");
-        let message = format!("`{model}` is not in `{id}`{}", spelling(catalogue, model));
-        violations.add(mode, refusal(Reason::ModelNotAllowed, id, message));
-    }
-    let operation = request.operation;
+    models(caller, catalogue, &request.model, violations);
+    let (team, operation) = (caller.team, request.operation);
     let narrowed =
         caller.key.filter(|key| key.operations.as_ref().is_some_and(|ops| !ops.contains(&operation)));
     let team_refuses = !team.operations.contains(&operation);
     for (mode, key) in refusing(team, team_refuses, narrowed) {
-        let id = place(key, "operations");
+        let id = list_id(team, key, "operations");
         let message = format!("`{operation}` is not in `{id}`");
         violations.add(mode, refusal(Reason::OperationNotAllowed, id, message));
+    }
+}
+
+/// Whether team and key may use the model, as [`permissions`] tells it.
+pub(super) fn models(
+    caller: &ResolvedCaller<'_>,
+    catalogue: &Catalogue,
+    model: &str,
+    violations: &mut Violations,
+) {
+    let team = caller.team;
+    let narrowed =
+        caller.key.filter(|key| key.models.as_ref().is_some_and(|m| !m.iter().any(|p| p.matches(model))));
+    let team_refuses = !team.models.iter().any(|pattern| pattern.matches(model));
+    for (mode, key) in refusing(team, team_refuses, narrowed) {
+        let id = list_id(team, key, "models");
+        let message = format!("`{model}` is not in `{id}`{}", spelling(catalogue, model));
+        violations.add(mode, refusal(Reason::ModelNotAllowed, id, message));
+    }
+}
+
+/// The place of a list in the policy: the team's, or that of its key.
+fn list_id(team: &Team, key: Option<&VirtualKey>, field: &str) -> String {
+    match key {
+        Some(key) => format!("teams.{}.keys.{}.{field}", team.name, key.name),
+        None => format!("teams.{}.{field}", team.name),
     }
 }
 

@@ -30,6 +30,7 @@ mod pausing;
 mod policy_document_service;
 mod policy_revisions;
 mod policy_service;
+mod rate_limit;
 mod recorded;
 mod replaying;
 mod replica_list;
@@ -58,6 +59,7 @@ pub use page_error::{PageFault, caller_refused, page_error};
 pub use pause_service::PauseRpc;
 pub use policy_document_service::{DocumentWork, PolicyDocumentRpc};
 pub use policy_service::PolicyRpc;
+pub use rate_limit::RateLimitRpc;
 pub use recorded::Recorder;
 pub use report_service::ReportRpc;
 pub use status::{

@@ -250,6 +250,11 @@ fn failure_of(failure: &Failure, effect: Effect, asked: &str) -> Status {
         Failure::UnreservedBound(_) => {
             table::UNRESERVED_BOUND_EXCEEDED.error(message, Precondition("unreserved".to_owned()))
         }
+        Failure::TooManyWindows => {
+            let mut errors = FieldErrors::default();
+            errors.add("descriptors", message);
+            errors.into_status()
+        }
         Failure::UnknownTool(_) => table::TOOL_NOT_PRICED.error(message, Precondition("tools".to_owned())),
     }
 }

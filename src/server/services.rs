@@ -22,11 +22,12 @@ use crate::{
     reports::{Budgets, LimitReports, PastDays, Spending, UsageReports},
     rpc::{
         AlertRpc, AuditRpc, BudgetRpc, CheckRpc, DecisionWatch, DocumentWork, KeyRpc, OrganizationRpc,
-        PauseRpc, PolicyDocumentRpc, PolicyRpc, ProcessRpc, Recorder, ReportRpc, StatusFacts, StatusRpc,
-        UpstreamRpc,
+        PauseRpc, PolicyDocumentRpc, PolicyRpc, ProcessRpc, RateLimitRpc, Recorder, ReportRpc, StatusFacts,
+        StatusRpc, UpstreamRpc,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
+            ratelimit::v3::rate_limit_service_server::RateLimitServiceServer,
         },
         policy_service_server::PolicyServiceServer,
         proto::{
@@ -102,6 +103,8 @@ fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
     let (store, follower) = (authorizer.store(), authorizer.follower());
     let process = ProcessRpc::new(authorizer.clone(), Arc::clone(&upstream), guard.audit().clone());
     let process = ExternalProcessorServer::new(process).max_decoding_message_size(MAX_ENVOY_BYTES);
+    let rate_limit = RateLimitServiceServer::new(RateLimitRpc::new(authorizer.clone()));
+    let rate_limit = rate_limit.max_decoding_message_size(MAX_MESSAGE_BYTES);
     let keys = KeyRpc::new(Keys::new(follower.clone(), runtime.entropy.clone()), recorder.clone());
     let keys = KeyServiceServer::new(keys).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let pauses = PauseRpc::new(Pauses::new(follower.clone()), recorder.clone());
@@ -134,6 +137,7 @@ fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
     let status = StatusServiceServer::new(status).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let routes = Routes::new(keys)
         .add_service(process)
+        .add_service(rate_limit)
         .add_service(pauses)
         .add_service(upstream)
         .add_service(audit)

@@ -7,6 +7,7 @@ mod reason;
 mod shadow;
 mod template;
 mod unreserved;
+mod windows;
 
 use std::{ops::Range, sync::Arc};
 
@@ -36,6 +37,7 @@ use super::{
 };
 
 pub use unreserved::compile_unreserved;
+pub use windows::{Counted, check_windows, windows};
 
 /// How long a reservation lives before `on_unsettled` applies: longer than Groq lets a request run.
 pub const RESERVATION_TTL_MS: u64 = 10 * 60 * 1000;

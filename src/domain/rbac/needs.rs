@@ -16,7 +16,7 @@ pub enum Need {
 }
 
 /// Every RPC that is served, and what it requires. An RPC that is missing here is refused to everyone.
-pub const RPCS: [(&str, Need); 41] = [
+pub const RPCS: [(&str, Need); 42] = [
     ("/tollgate.v1.PolicyService/Authorize", Need::Permission(Permission::Decide)),
     ("/tollgate.v1.PolicyService/RecordUsage", Need::Permission(Permission::Record)),
     ("/tollgate.v1.PolicyService/GetSpend", Need::Permission(Permission::ReadSpend)),
@@ -54,6 +54,7 @@ pub const RPCS: [(&str, Need); 41] = [
     ("/tollgate.v1.OrganizationService/ListOrganizations", Need::Identity),
     ("/envoy.service.auth.v3.Authorization/Check", Need::Permission(Permission::Decide)),
     ("/envoy.service.ext_proc.v3.ExternalProcessor/Process", Need::Permission(Permission::Record)),
+    ("/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit", Need::Permission(Permission::Decide)),
     ("/grpc.health.v1.Health/Check", Need::Nothing),
     ("/grpc.health.v1.Health/Watch", Need::Nothing),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Need::Identity),

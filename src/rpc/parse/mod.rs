@@ -8,6 +8,7 @@ mod limits;
 mod lists;
 mod size;
 mod usage;
+mod windows;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ pub(super) use self::{
     drift::drift,
     limits::{budgets, limits},
     usage::{denials, usage},
+    windows::counts,
 };
 
 use super::{

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+
 use super::{
     Inner, record, script,
     settle::{push_row_fields, push_row_keys, push_row_numbers},
@@ -28,8 +30,10 @@ impl Inner {
         for (kind, count) in fields::<Vec<u8>>(page)? {
             let count = str::from_utf8(&count).ok().and_then(|count| count.parse().ok());
             let Some(count) = count else { continue };
-            let rows = self.rows_of_unreported(&kind, count).await?;
-            if rows.is_empty() {
+            let note = self.note_of_unreported(&kind).await?;
+            let rows = unreported(note.as_deref().unwrap_or_default(), count);
+            // Of counts that nothing reports, terms have no note.
+            if rows.is_empty() && note.is_none_or(|note| !note.is_empty()) {
                 tracing::warn!(
                     reservations = count,
                     "reservations ended without a report, and it is not known of which team they were"
@@ -44,17 +48,11 @@ impl Inner {
         Ok(())
     }
 
-    /// The rows that they count in; none if it cannot be read of which team they were.
-    async fn rows_of_unreported(
-        &self,
-        kind: &[u8],
-        count: u64,
-    ) -> Result<Vec<(UsageKey, UsageAmounts)>, StoreError> {
-        let Ok(hash) = TermsHash::try_from(kind) else {
-            return Ok(record::terms_note(kind).map(|note| unreported(&note, count)).unwrap_or_default());
-        };
+    /// The note of the terms that they have in common, if it can be found.
+    async fn note_of_unreported(&self, kind: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let Ok(hash) = TermsHash::try_from(kind) else { return Ok(record::terms_note(kind)) };
         self.learn_these(vec![hash]).await?;
-        Ok(self.terms.known(hash).map(|known| unreported(known.terms.note(), count)).unwrap_or_default())
+        Ok(self.terms.known(hash).map(|known| known.terms.note().clone()))
     }
 
     pub(super) async fn book(

@@ -24,6 +24,8 @@ use crate::{
 
 /// The shipped configuration.
 const SHIPPED: &str = include_str!("../../../deploy/envoy/envoy.yaml");
+/// The one for gateways that speak only the rate-limit protocol.
+pub(crate) const RATE_LIMIT: &str = include_str!("../../../deploy/envoy/ratelimit.yaml");
 /// Where its last section begins, the cluster of Groq.
 const GROQ_CLUSTER: &str = "  # --- The cluster of Groq";
 /// The one address of the policy service in it.
@@ -99,10 +101,20 @@ impl Envoy {
         groq: SocketAddr,
         changes: &[(&str, &str)],
     ) -> Option<Self> {
+        Self::start_shipped(SHIPPED, tollgate, groq, changes).await
+    }
+
+    /// The same with another configuration.
+    pub(crate) async fn start_shipped(
+        shipped: &str,
+        tollgate: &[SocketAddr],
+        groq: SocketAddr,
+        changes: &[(&str, &str)],
+    ) -> Option<Self> {
         let binary = binary()?;
         // Another process may take a port in between; then Envoy ends at once and other ports are tried.
         for _ in 0..5 {
-            if let Some(envoy) = Self::try_start(binary, tollgate, groq, changes).await {
+            if let Some(envoy) = Self::try_start((binary, shipped), tollgate, groq, changes).await {
                 return Some(envoy);
             }
         }
@@ -110,7 +122,7 @@ impl Envoy {
     }
 
     async fn try_start(
-        binary: &Path,
+        (binary, shipped): (&Path, &str),
         tollgate: &[SocketAddr],
         groq: SocketAddr,
         changes: &[(&str, &str)],
@@ -118,7 +130,7 @@ impl Envoy {
         let (address, admin) = (free_port(), free_port());
         let directory = TempDir::new().unwrap();
         let file = directory.path().join("envoy.yaml");
-        fs::write(&file, configuration(address, admin, tollgate, groq, changes)).unwrap();
+        fs::write(&file, configuration(shipped, (address, admin), tollgate, groq, changes)).unwrap();
         let arguments = ["-c", file.to_str().unwrap(), "--concurrency", "1", "--use-dynamic-base-id"];
         let arguments = [&arguments[..], &["--log-level", "warning"]].concat();
         let process = Guarded::start(directory.path(), binary, &arguments);
@@ -165,13 +177,13 @@ impl Envoy {
 
 /// The shipped file with other ports and another Groq.
 fn configuration(
-    address: SocketAddr,
-    admin: SocketAddr,
+    shipped: &str,
+    (address, admin): (SocketAddr, SocketAddr),
     tollgate: &[SocketAddr],
     groq: SocketAddr,
     changes: &[(&str, &str)],
 ) -> String {
-    let (shipped, _) = SHIPPED.split_once(GROQ_CLUSTER).expect("the marker of Groq's cluster");
+    let (shipped, _) = shipped.split_once(GROQ_CLUSTER).expect("the marker of Groq's cluster");
     let mut text = shipped.to_owned();
     let endpoints: String = tollgate
         .iter()

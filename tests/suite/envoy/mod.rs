@@ -14,6 +14,7 @@ mod logged;
 mod metering;
 mod outage;
 mod pauses;
+mod rate_limit;
 mod replay;
 mod rotation;
 mod shadow;
