@@ -62,9 +62,11 @@ const CLOCK_SLACK: u64 = 10;
 Examples:
   tollgate simulate
   tollgate simulate --policy policy.toml --requests 50000 --seed 7
-  tollgate simulate --keep                                             the console shows the simulated days
-  tollgate simulate --policy policy.toml --address 127.0.0.1:50051     a running service, in real time; it must run the
-                                                                       same policy and serve no one else during the run")]
+  tollgate simulate --keep
+  tollgate simulate --policy policy.toml --address 127.0.0.1:50051
+
+With --keep the console shows the simulated days. With --address a running service is played to, in real time; it must
+run the same policy and serve no one else during the run.")]
 pub(super) struct Simulate {
     /// The policy whose teams, models and limits are played [default: the built-in example]
     #[arg(long, value_name = "FILE")]

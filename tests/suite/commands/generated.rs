@@ -8,6 +8,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::syntax;
+use crate::harness::is_installed;
 
 /// What `tollgate` with these arguments prints.
 fn printed(arguments: &[&str]) -> String {
@@ -55,6 +56,49 @@ fn the_manual_has_a_page_for_each_command() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains(file.to_str().unwrap()) && said.contains("exists"), "{said}");
+}
+
+#[test]
+fn the_formatter_of_manuals_warns_of_nothing() {
+    if !is_installed("man") {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    printed(&["man", directory.path().to_str().unwrap()]);
+    let faults = |page: &std::path::Path| {
+        let options = ["--warnings", "--local-file", "--encoding=UTF-8", "--troff-device=utf8", "--ditroff"];
+        let mut man = Command::new("man");
+        man.args(options).arg(page).env("LC_ALL", "C.UTF-8").env("MANWIDTH", "80").env("MANROFFSEQ", "");
+        let output = man.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for entry in fs::read_dir(directory.path()).unwrap() {
+        let page = entry.unwrap().path();
+        assert_eq!(faults(&page), "", "{}", page.display());
+    }
+    let faulty = directory.path().join("faulty.1");
+    fs::write(&faulty, ".TH a 1\n.SH A\n\\*[none]\n").unwrap();
+    assert!(faults(&faulty).contains("none"));
+}
+
+#[test]
+fn zsh_and_fish_read_their_completions() {
+    let directory = TempDir::new().unwrap();
+    for shell in ["zsh", "fish"] {
+        if !is_installed(shell) {
+            continue;
+        }
+        let file = directory.path().join(shell);
+        fs::write(&file, printed(&["completions", shell])).unwrap();
+        let checked = Command::new(shell).arg("-n").arg(&file).stdin(Stdio::null()).output().unwrap();
+        assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
+        fs::write(&file, "if [ (\nend end }").unwrap();
+        assert!(
+            !Command::new(shell).arg("-n").arg(&file).output().unwrap().status.success(),
+            "{shell} reads it"
+        );
+    }
 }
 
 #[test]

@@ -10,9 +10,7 @@ pub(crate) fn is_installed(program: &str) -> bool {
         "`{program}` is missing, and CI must not skip"
     );
     if !found {
-        let notice = format!(
-            "\nSKIPPED: `{program}` is missing; apt-get install prometheus prometheus-alertmanager\n"
-        );
+        let notice = format!("\nSKIPPED: `{program}` is missing; .ci/tools installs it\n");
         std::io::stderr().write_all(notice.as_bytes()).unwrap();
     }
     found
