@@ -57,6 +57,7 @@ mod replay;
 mod replicas;
 mod reports;
 mod shadow;
+mod shipping;
 mod sign_in;
 mod snapshot;
 mod spend_oracle;
