@@ -11,7 +11,7 @@ ARGS ?=
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo-envoy test bench bench-envoy bench-peers bench-registry bench-usage bench-console lint format-check clippy doc licences buf contract soak
+.PHONY: help run demo-envoy test bench bench-envoy bench-peers bench-registry bench-usage bench-console lint format-check clippy doc licences buf contract soak kustomize
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -79,6 +79,11 @@ contract: ## Records additions to the contract, which later changes then may not
 	$(BUF) lint
 	$(BUF) breaking --against $(LANDED)
 	$(BUF) build --exclude-source-info -o $(LANDED)
+
+kustomize: ## Renders the Kustomize base from the chart
+	@.ci/helm $(TARGET)/clients/helm
+	.ci/kustomize $(TARGET)/clients/helm/bin/helm > $(TARGET)/kustomize.yaml
+	mv $(TARGET)/kustomize.yaml deploy/kustomize/base/tollgate.yaml
 
 soak: ## Runs all tests for long: many more cases, and those that are too slow for every day
 	@.ci/tools

@@ -1,6 +1,7 @@
 //! What is shipped beside the binary, through the tools that its users have: the image, the compose file, the chart, the unit, the
 //! package.
 
+mod chart;
 mod compose;
 mod image;
 
