@@ -4,6 +4,7 @@
 mod chart;
 mod compose;
 mod image;
+mod package;
 
 use std::{
     collections::BTreeSet,
