@@ -10,6 +10,7 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tollgate::settings::{Settings, SettingsFlags, check_exposure};
 
 use super::{check, checks, deploy, printed, read, root, said, settings, unknown_variables, yaml};
 use crate::clients::{Missing, installed, run, skip};
@@ -107,6 +108,33 @@ fn is_hardened(documents: &[Value]) {
     }
 }
 
+/// The service takes what the pod has in its environment: each value is one of its setting, and none contradicts another.
+fn is_taken_by_the_service(documents: &[Value], directory: &Path) {
+    // Files of the pod's volumes are here, each with a name of its own.
+    let place = |part: &str| {
+        let Some(name) = part.strip_prefix("/etc/tollgate/") else { return part.to_owned() };
+        let path = directory.join(name.replace('/', "-"));
+        fs::write(&path, "secret\n").unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let variables = pod(documents)["containers"][0]["env"].as_array().unwrap().iter();
+    // What comes from a Secret has no value here, and the file is given below.
+    let variables =
+        variables.filter(|variable| variable["name"] != "TOLLGATE_CONFIG").filter_map(|variable| {
+            let value: Vec<_> = variable["value"].as_str()?.split(',').map(place).collect();
+            Some((variable["name"].as_str()?.into(), value.join(",").into()))
+        });
+    let file = documents.iter().find_map(|document| document["data"]["tollgate.toml"].as_str()).map(|text| {
+        let path = directory.join("tollgate.toml");
+        fs::write(&path, text).unwrap();
+        path
+    });
+    let settings = Settings::load_from(file.as_deref(), variables, &SettingsFlags::default());
+    let settings = settings.unwrap_or_else(|error| panic!("{error}"));
+    assert!(!settings.listen.ip().is_loopback(), "others than this machine ask");
+    check_exposure(&settings).unwrap();
+}
+
 #[test]
 fn the_chart_renders_what_kubernetes_takes() {
     let Some((helm, venv)) = tools() else { return };
@@ -128,6 +156,7 @@ fn the_chart_renders_what_kubernetes_takes() {
         let documents = yaml(&venv, &rendered);
         assert!(documents.iter().all(|document| document["metadata"]["namespace"] == "policy"), "{name}");
         is_hardened(&documents);
+        is_taken_by_the_service(&documents, directory.path());
         all.extend(kinds(&documents).into_iter().map(str::to_owned));
     }
     let expected = [
@@ -272,6 +301,7 @@ fn the_kustomize_base_is_what_the_chart_renders() {
     assert!(is_sound, "{found}");
     let documents = yaml(&venv, &file);
     is_hardened(&documents);
+    is_taken_by_the_service(&documents, directory.path());
     assert!(documents.iter().all(|document| document["metadata"]["namespace"] == "tollgate"));
     let pod = pod(&documents);
     let map = documents.iter().find(|document| document["kind"] == "ConfigMap").unwrap();

@@ -123,6 +123,13 @@ fn the_dockerfile_is_sound() {
 }
 
 #[test]
+fn the_image_is_built_with_the_compiler_of_the_checks() {
+    let toolchain: toml_edit::DocumentMut = read("rust-toolchain.toml").parse().unwrap();
+    let channel = toolchain["toolchain"]["channel"].as_str().unwrap();
+    assert!(read(DOCKERFILE).contains(&format!("\nFROM rust:{channel}-bookworm AS build\n")), "{channel}");
+}
+
+#[test]
 fn the_build_finds_all_that_it_needs_and_little_else() {
     let patterns: Vec<_> = read(".dockerignore").lines().map(str::to_owned).collect();
     assert!(patterns.contains(&"*".to_owned()), "everything is left out that is not named");

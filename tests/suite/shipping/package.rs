@@ -105,6 +105,14 @@ fn chart_and_service_have_one_version() {
         let line = format!("\n{key}: {}\n", env!("CARGO_PKG_VERSION"));
         assert!(chart.contains(&line), "Chart.yaml has no `{}`", line.trim());
     }
+    for (file, start, end) in [
+        ("docs/operations.md", "tollgate-chart-", ".tgz"),
+        ("docs/operations.md", "tollgate_", "-1_amd64.deb"),
+        ("deploy/kustomize/example/kustomization.yaml", "newTag: ", " }"),
+    ] {
+        let text = format!("{start}{}{end}", env!("CARGO_PKG_VERSION"));
+        assert!(read(file).contains(&text), "{file} has no `{text}`");
+    }
 }
 
 #[test]
