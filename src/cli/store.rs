@@ -1,4 +1,4 @@
-//! `tollgate store`: an embedded store that no process has open.
+//! `tollgate store`: copies and checks of an embedded store.
 
 use std::{
     io::Write as _,
@@ -7,18 +7,57 @@ use std::{
 
 use clap::{Args, Subcommand};
 
-use super::screen::{Exit, Failure, Screen};
+use super::{
+    screen::{Exit, Failure, Screen},
+    text,
+};
 use crate::{
     runtime::clock::Clock,
     settings::StoreUrl,
-    store::embedded::{self, Salvaged},
+    store::embedded::{self, BackedUp, Salvaged},
 };
 
-/// Looks after an embedded store while no process has it open.
+/// Looks after an embedded store: all but a backup while no process has it open.
 #[derive(Subcommand)]
 pub(super) enum StoreCommand {
+    Backup(Backup),
+    Restore(Restore),
     Verify(Verify),
     Salvage(Salvage),
+}
+
+/// Copies a store to a new directory, while a service has it open or not.
+///
+/// The copy is the store as it was at one moment, with all that was acknowledged by then. It is checked before it gets its name, and is a
+/// store by itself.
+#[derive(Args)]
+#[command(after_help = "Exit codes: 0 copied and checked, 2 failed: there is no copy.
+
+Examples:
+  tollgate store backup ./backup --store embedded:./data")]
+pub(super) struct Backup {
+    /// The new directory
+    #[arg(value_name = "TO")]
+    to: PathBuf,
+    #[command(flatten)]
+    store: Which,
+}
+
+/// Puts a backup into a new directory, once it is known to be whole.
+///
+/// What was booked after the backup is not in it: reports of requests that were reserved since are refused, and budgets have again what was
+/// spent since.
+#[derive(Args)]
+#[command(after_help = "Exit codes: 0 restored, 2 failed: nothing was changed.
+
+Examples:
+  tollgate store restore ./backup --store embedded:./data")]
+pub(super) struct Restore {
+    /// The directory of the backup
+    #[arg(value_name = "FROM")]
+    from: PathBuf,
+    #[command(flatten)]
+    store: Which,
 }
 
 /// Checks a store as the next start would: its structure, every row's check sum, and the counters against the spend lines.
@@ -63,10 +102,49 @@ impl Which {
 impl StoreCommand {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         match self {
+            Self::Backup(backup) => backup.run(screen),
+            Self::Restore(restore) => restore.run(screen),
             Self::Verify(verify) => verify.run(screen),
             Self::Salvage(salvage) => salvage.run(screen),
         }
     }
+}
+
+impl Backup {
+    fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
+        let from = self.store.directory()?;
+        let copy = embedded::backup(from, &self.to, &Clock::System);
+        let copy = copy.map_err(|error| Failure::new(error.to_string()))?;
+        writeln!(
+            screen,
+            "the store in `{}` was copied to `{}`: {}",
+            from.display(),
+            self.to.display(),
+            words(copy)
+        )?;
+        Ok(Exit::Done)
+    }
+}
+
+impl Restore {
+    fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
+        let to = self.store.directory()?;
+        let copy = embedded::restore(&self.from, to, &Clock::System);
+        let copy = copy.map_err(|error| Failure::new(error.to_string()))?;
+        writeln!(
+            screen,
+            "the backup in `{}` is the store in `{}`: {}",
+            self.from.display(),
+            to.display(),
+            words(copy)
+        )?;
+        Ok(Exit::Done)
+    }
+}
+
+/// What was copied.
+fn words(BackedUp { bytes, layout, .. }: BackedUp) -> String {
+    format!("{} bytes of layout {layout}, all of it whole", text::group(bytes.into()))
 }
 
 impl Verify {

@@ -21,6 +21,8 @@ const START_BOUND: Duration = Duration::from_secs(30);
 pub(crate) struct RedisServer {
     address: SocketAddr,
     directory: TempDir,
+    /// Whether it writes an append-only file.
+    appends: bool,
     guard: Option<Guarded>,
 }
 
@@ -67,9 +69,21 @@ impl RedisServer {
         (0..5).find_map(|_| Self::start_on(free_port())).expect("redis-server does not start")
     }
 
+    /// Starts a server on a copy of the files in `data`; with `appends`, one that writes an append-only file.
+    pub(crate) fn start_from(data: &Path, appends: bool) -> Self {
+        let start = || {
+            let directory = TempDir::new().unwrap();
+            let all = data.join(".");
+            assert!(Command::new("cp").arg("-r").args([&*all, directory.path()]).status().unwrap().success());
+            let mut server = Self { address: free_port(), directory, appends, guard: None };
+            server.restart().then_some(server)
+        };
+        (0..5).find_map(|_| start()).expect("redis-server does not start")
+    }
+
     fn start_on(address: SocketAddr) -> Option<Self> {
         let directory = TempDir::new().unwrap();
-        let mut server = Self { address, directory, guard: None };
+        let mut server = Self { address, directory, appends: false, guard: None };
         server.restart().then_some(server)
     }
 
@@ -81,7 +95,8 @@ impl RedisServer {
         let _ = std::fs::remove_file(&pid_file);
         let path_text = path.to_str().unwrap();
         let port = self.address.port().to_string();
-        let arguments = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+        let appends = if self.appends { "yes" } else { "no" };
+        let arguments = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", appends];
         let arguments =
             [&arguments[..], &["--dir", path_text, "--pidfile", pid_file.to_str().unwrap()]].concat();
         let guard = Guarded::start(path, Path::new("redis-server"), &arguments);
@@ -149,7 +164,6 @@ impl RedisServer {
     }
 
     /// Its directory.
-    #[expect(dead_code, reason = "for looking at a server's log while a test is written")]
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }

@@ -31,7 +31,11 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// A later version of Tollgate wrote it.
-    #[error("the store in `{}` has layout {found}; this version knows layouts up to {known}", path.display())]
+    #[error(
+        "the store in `{}` has layout {found}, and this release knows layouts up to {known}: use the release that raised it, or a later \
+         one. Nothing was changed",
+        path.display()
+    )]
     Newer {
         /// The directory.
         path: PathBuf,

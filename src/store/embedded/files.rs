@@ -16,12 +16,11 @@ pub(super) const DATABASE: &str = "tollgate.db";
 /// The journal that SQLite writes before it writes the database.
 pub(super) const WAL: &str = "tollgate.db-wal";
 /// The file whose lock releases before this layout check.
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 /// Where the number of the last commit is kept a second time (`owner.rs`).
 pub(super) const LAST_COMMIT: &str = "last-commit";
 /// The permissions of a directory and a file: everything in here is for the service alone, as the key that hashes secrets lies
-/// next to the hashes.
-/// lies beside the hashes.
+/// beside the hashes.
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 

@@ -22,6 +22,7 @@
 
 mod age;
 mod audit;
+mod backup;
 mod batch;
 mod counters;
 mod decisions;
@@ -93,6 +94,7 @@ use self::{
     waiters::Heard,
 };
 pub use self::{
+    backup::{BackedUp, BackupError, backup, restore},
     error::OpenError,
     opening::verify,
     salvage::{SalvageError, Salvaged, salvage},

@@ -172,11 +172,21 @@ pub fn verify(dir: &Path, clock: &Clock) -> Result<(), OpenError> {
     checks::is_there(&claim, known).map_err(failed)?;
     let connection = disk::open(&claim.database()).map_err(|error| failed(RecoverError::Sqlite(error)))?;
     let found = schema::version(&connection).map_err(|error| failed(RecoverError::Sqlite(error)))?;
+    if found > schema::LAYOUT {
+        return Err(OpenError::Newer { path: dir.to_owned(), found, known: schema::LAYOUT });
+    }
+    check(&connection, found, known, clock).map_err(failed)
+}
+
+/// Refuses a database of layout `found`, no later than the present one, that would not open.
+pub(super) fn check(
+    connection: &Connection,
+    found: i64,
+    known: Option<u64>,
+    clock: &Clock,
+) -> Result<(), RecoverError> {
     match found {
-        schema::LAYOUT => read(&connection, known, clock.now()).map(drop).map_err(failed),
-        1.. if found > schema::LAYOUT => {
-            Err(OpenError::Newer { path: dir.to_owned(), found, known: schema::LAYOUT })
-        }
-        _ => check_earlier(&connection, found, known).map_err(failed),
+        schema::LAYOUT => read(connection, known, clock.now()).map(drop),
+        _ => check_earlier(connection, found, known),
     }
 }

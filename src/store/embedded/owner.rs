@@ -225,7 +225,7 @@ fn is_sync(error: &rusqlite::Error) -> bool {
 }
 
 /// A version, the count, and the first eight bytes of BLAKE3 over both.
-fn to_bytes(commits: u64) -> [u8; 17] {
+pub(super) fn to_bytes(commits: u64) -> [u8; 17] {
     let mut bytes = [0; 17];
     let (head, sum) = bytes.split_at_mut(9);
     let [version, count @ ..] = head else { return bytes };

@@ -1,5 +1,6 @@
 //! Ends that nobody planned: `kill -9` in full load, restarts, and a Redis that hangs, dies and comes back.
 
+mod backup;
 mod crossings;
 mod outage;
 

@@ -29,7 +29,7 @@ const COMMITS_4: [u8; 17] =
 const COMMITS_5: [u8; 17] =
     [0x01, 0x21, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xb1, 0xe5, 0x7b, 0xf8, 0xb1, 0x61, 0xf1];
 
-fn directory(layout: i64) -> (TempDir, ManualClock) {
+pub(super) fn directory(layout: i64) -> (TempDir, ManualClock) {
     let (then, dump) = match layout {
         3 => (THEN_3, include_str!("layout_3.sql")),
         4 => (THEN_4, include_str!("layout_4.sql")),
