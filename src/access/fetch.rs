@@ -123,6 +123,14 @@ pub(super) async fn keys(issuer: &str) -> Result<Vec<Jwk>, FetchError> {
     tokio::time::timeout(DEADLINE, both).await.map_err(|_| FetchError::Deadline)?
 }
 
+/// Asks `issuer` for its keys, as the service does before it trusts a token; how many it publishes.
+///
+/// # Errors
+/// Why there is no answer, in words for a log.
+pub async fn reach(issuer: &str) -> Result<usize, String> {
+    keys(issuer).await.map(|keys| keys.len()).map_err(|error| error.to_string())
+}
+
 /// Where `issuer` is asked when people sign in.
 pub(super) async fn endpoints(issuer: &str) -> Result<Endpoints, FetchError> {
     let plain = is_plain(issuer);

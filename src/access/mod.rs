@@ -23,6 +23,7 @@ mod token;
 mod unreserved;
 
 pub use bearer::{Invalid, SERVICE_TOKEN_PREFIX, Verifier};
+pub use fetch::reach;
 pub use guard::{Authorization, Credentials, Guard, Verdict};
 pub use peer::Peer;
 pub use refusal::{Kind, OtherTeam, Refusal};

@@ -13,6 +13,7 @@ mod compare;
 mod completions;
 mod cooldowns;
 mod decisions;
+mod doctor;
 mod health;
 mod keys;
 mod limits;
@@ -101,6 +102,7 @@ enum Command {
     Policy(policy::Policy),
     Prices(prices::Prices),
     Schema(schema::Schema),
+    Doctor(doctor::Doctor),
     Keys(Box<keys::Keys>),
     #[command(subcommand)]
     Tokens(tokens::Tokens),
@@ -145,6 +147,7 @@ pub fn run() -> ExitCode {
         Command::Policy(command) => command.run(&mut screen),
         Command::Prices(command) => command.run(&mut screen),
         Command::Schema(command) => command.run(&mut screen),
+        Command::Doctor(command) => command.run(&mut screen),
         Command::Keys(command) => command.run(&mut screen),
         Command::Status(command) => command.run(&mut screen),
         Command::Health(command) => command.run(&mut screen),

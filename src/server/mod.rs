@@ -47,7 +47,10 @@ use tracing::error;
 pub use connections::Connections;
 pub use inside::in_process;
 pub use services::ServiceParts;
-pub use tls::{ListenerTls, TlsError, TlsSource, install_cryptography};
+pub use tls::{
+    ListenerTls, TlsError, TlsSource, Validity, certificate_at, certificate_in, examine_tls,
+    install_cryptography, validity_of,
+};
 
 use closing::{cut_before_the_end, say_closings};
 use deadline::Deadline;

@@ -17,7 +17,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tracing::{error, info};
 
-pub use self::source::UpstreamKeySource;
+pub use self::source::{KeysAtPlace, UpstreamKeySource, keys_at};
 use crate::domain::{Timestamp, plan, upstream::UpstreamKey};
 
 /// The keys of a project that are live at the same time: the newest, and the one that it replaces.

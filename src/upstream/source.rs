@@ -64,6 +64,26 @@ struct Candidate {
     since: Timestamp,
 }
 
+/// What is at a place of Groq keys; never a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeysAtPlace {
+    /// How many keys are there.
+    pub count: usize,
+    /// Whether each begins as Groq's do.
+    pub look_like_groq: bool,
+}
+
+/// Looks for keys at `place`, as the service does.
+///
+/// # Errors
+/// Why there is none, in words that hold no key. [`None`]: an environment variable that is not set.
+pub fn keys_at(place: &KeyPlace) -> Result<KeysAtPlace, Option<String>> {
+    let keys = read(place, milliseconds(SystemTime::now()));
+    let keys = keys.map_err(|reason| Some(reason).filter(|reason| reason != NOT_SET))?;
+    let look_like_groq = keys.iter().all(|candidate| candidate.key.looks_like_groq());
+    Ok(KeysAtPlace { count: keys.len(), look_like_groq })
+}
+
 /// A place of a project, and the keys that are there, or why there are none.
 struct Reading {
     at: (Arc<str>, KeyPlace),

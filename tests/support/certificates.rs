@@ -85,6 +85,14 @@ impl Leaf {
         self
     }
 
+    /// From the beginning of one day to that of another: year, month, day.
+    #[allow(dead_code, reason = "not every program that has this needs it")]
+    pub(crate) fn valid(mut self, from: (i32, u8, u8), until: (i32, u8, u8)) -> Self {
+        self.params.not_before = date_time_ymd(from.0, from.1, from.2);
+        self.params.not_after = date_time_ymd(until.0, until.1, until.2);
+        self
+    }
+
     /// Out of date for long.
     pub(crate) fn expired(mut self) -> Self {
         self.params.not_after = date_time_ymd(2020, 1, 1);

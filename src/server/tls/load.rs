@@ -219,6 +219,43 @@ fn private_key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, TlsEr
     })
 }
 
+/// When a certificate may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// Its first instant.
+    pub from: Timestamp,
+    /// Its last.
+    pub until: Timestamp,
+}
+
+/// Reads the files as the service does; when the server's own certificate may be used.
+///
+/// # Errors
+/// Which file is wrong and what to do about it.
+pub fn examine(files: &TlsFiles) -> Result<Validity, TlsError> {
+    let made = Handshakes::new(files, &Contents::read(files)?)?;
+    Ok(Validity { from: made.valid_from, until: made.valid_until })
+}
+
+/// When the certificates in the file `path` may be used, all of them together.
+///
+/// # Errors
+/// The file cannot be read or holds no certificate.
+pub fn validity_of(path: &Path) -> Result<Validity, TlsError> {
+    let mut all = Validity { from: Timestamp(0), until: Timestamp(u64::MAX) };
+    for certificate in certificates(path, &read(path)?)? {
+        let (from, until) = dates(path, &[certificate])?;
+        all = Validity { from: all.from.max(from), until: all.until.min(until) };
+    }
+    Ok(all)
+}
+
+/// The first certificate in the file `path`.
+pub(super) fn first_certificate(path: &Path) -> Result<CertificateDer<'static>, TlsError> {
+    let mut found = certificates(path, &read(path)?)?.into_iter();
+    found.next().ok_or_else(|| TlsError::NoCertificate(shown_path(path)))
+}
+
 /// The start and the end of the first certificate's validity.
 fn dates(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(Timestamp, Timestamp), TlsError> {
     let malformed = |reason: String| TlsError::Malformed { path: shown_path(path), reason };

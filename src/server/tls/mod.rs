@@ -4,6 +4,7 @@
 
 mod identity;
 mod load;
+mod shown;
 
 use std::{
     path::PathBuf,
@@ -16,7 +17,8 @@ use rustls::ServerConfig;
 use tracing::{info, warn};
 
 pub(super) use identity::identities_of;
-pub use load::TlsError;
+pub use load::{TlsError, Validity, examine as examine_tls, validity_of};
+pub use shown::{certificate_at, certificate_in};
 
 use crate::{
     runtime::clock::Clock,

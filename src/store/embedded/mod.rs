@@ -31,6 +31,7 @@ mod error;
 mod files;
 mod gates;
 mod kept;
+mod look;
 mod op;
 mod opening;
 mod outbox;
@@ -96,6 +97,7 @@ use self::{
 pub use self::{
     backup::{BackedUp, BackupError, backup, restore},
     error::OpenError,
+    look::{Look, READABLE_LAYOUTS, look},
     opening::verify,
     salvage::{SalvageError, Salvaged, salvage},
 };

@@ -1,9 +1,8 @@
 //! The shared store: Redis 7 or later, or Valkey, with one script per decision and one round trip. Under load one script makes
 //! several decisions (`queue.rs`).
 //!
-//! `reserve.lua` and `records.lua` describe the data's layout. A [`RedisStore`] belongs to one runtime. It has one connection of its own, and
-//! opens one more when first asked for a report; clones share both. All state is on the server, so any number of stores in any
-//! number of processes decide as one.
+//! `reserve.lua` and `records.lua` describe the data's layout. A [`RedisStore`] belongs to one runtime. It has one connection of its own,
+//! and one more for reports; clones share both. All state is on the server, so any number of stores and processes decide as one.
 
 mod audit;
 mod batch;
@@ -12,6 +11,7 @@ mod cooldowns;
 mod counters;
 mod decisions;
 mod endpoint;
+mod examine;
 mod find;
 mod keyspace;
 mod layout;
@@ -49,6 +49,7 @@ use std::{
 };
 
 use bytes::Bytes;
+pub use examine::{Examination, examine};
 pub use layout::LayoutGate;
 pub use password::Password;
 use redis::Value;
@@ -150,8 +151,7 @@ struct Inner {
 }
 
 impl RedisStore {
-    /// Connects in the background, and again whenever the connection breaks. Must be called on the runtime that will use the
-    /// store.
+    /// Connects in the background, and again whenever the connection breaks. Must be called on the store's own runtime.
     ///
     /// With [`Clock::System`] the store uses the server's clock; with a manual clock it passes that clock's time to the server.
     ///

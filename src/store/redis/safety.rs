@@ -74,20 +74,11 @@ impl RedisStore {
 impl Inner {
     async fn hazards(&self) -> Result<Vec<Hazard>, StoreError> {
         let info = self.info().await?;
-        let evicts = match field(&info, "maxmemory_policy") {
-            Some("noeviction") => None,
-            Some(policy) => Some(Hazard::Evicts { policy: policy.to_owned() }),
-            None => Some(Hazard::MayEvict),
+        let takes_snapshots = match keeps_a_log(&info) {
+            true => None,
+            false => self.takes_snapshots().await,
         };
-        let forgets = match field(&info, "aof_enabled") {
-            Some("1") => None,
-            _ => match self.takes_snapshots().await {
-                Some(true) => None,
-                Some(false) => Some(Hazard::KeepsNothing),
-                None => Some(Hazard::MayKeepNothing),
-            },
-        };
-        Ok(evicts.into_iter().chain(forgets).collect())
+        Ok(hazards_of(&info, takes_snapshots))
     }
 
     /// The text of `INFO`; empty if the server answers but refuses it.
@@ -102,22 +93,48 @@ impl Inner {
     async fn takes_snapshots(&self) -> Option<bool> {
         let answer =
             self.connection.run_at_any_layout(redis::cmd("CONFIG").arg("GET").arg("save")).await.ok()?;
-        let is_empty = match &answer {
-            Value::Array(answer) => match answer.as_slice() {
-                [_, Value::BulkString(save)] => save.is_empty(),
-                _ => return None,
-            },
-            Value::Map(answer) => match answer.as_slice() {
-                [(_, Value::BulkString(save))] => save.is_empty(),
-                _ => return None,
-            },
-            _ => return None,
-        };
-        Some(!is_empty)
+        says_when(&answer)
     }
 }
 
+/// What `info`, the text of `INFO`, shows of a server; `takes_snapshots`: `None` if it does not say.
+pub(super) fn hazards_of(info: &str, takes_snapshots: Option<bool>) -> Vec<Hazard> {
+    let evicts = match field(info, "maxmemory_policy") {
+        Some("noeviction") => None,
+        Some(policy) => Some(Hazard::Evicts { policy: policy.to_owned() }),
+        None => Some(Hazard::MayEvict),
+    };
+    let forgets = match takes_snapshots {
+        _ if keeps_a_log(info) => None,
+        Some(true) => None,
+        Some(false) => Some(Hazard::KeepsNothing),
+        None => Some(Hazard::MayKeepNothing),
+    };
+    evicts.into_iter().chain(forgets).collect()
+}
+
+/// Whether it writes an append-only file.
+fn keeps_a_log(info: &str) -> bool {
+    field(info, "aof_enabled") == Some("1")
+}
+
+/// Whether an answer to `CONFIG GET save` names any moment for a snapshot; `None`: it is none.
+pub(super) fn says_when(answer: &Value) -> Option<bool> {
+    let is_empty = match answer {
+        Value::Array(answer) => match answer.as_slice() {
+            [_, Value::BulkString(save)] => save.is_empty(),
+            _ => return None,
+        },
+        Value::Map(answer) => match answer.as_slice() {
+            [(_, Value::BulkString(save))] => save.is_empty(),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    Some(!is_empty)
+}
+
 /// The value of a line `name:value` of `INFO`.
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end)
 }

@@ -1,5 +1,6 @@
 //! Each command that README.md, `docs/` and `--help` show works as typed.
 
+mod doctor;
 mod generated;
 mod missing;
 mod sandbox;
@@ -13,7 +14,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage};
 use self::{sandbox::Sandbox, shell::Command};
 
 /// Commands of ours that do not run here, and why; their words and flags are checked all the same.
-const NOT_RUN: [(&str, &str); 9] = [
+const NOT_RUN: [(&str, &str); 10] = [
     (
         "tollgate serve --policy policy.toml --store redis://127.0.0.1:6379",
         "needs Redis: `redis_server` serves on it",
@@ -35,6 +36,7 @@ const NOT_RUN: [(&str, &str); 9] = [
         "does not end by itself: `decision_stream::command`",
     ),
     ("tollgate decisions tail --reason token_rate_exceeded,request_rate_exceeded --json", "the same"),
+    ("tollgate doctor --envoy deploy/envoy/envoy.yaml --strict", "wants a Groq key: `commands::doctor`"),
     ("tollgate policy diff 5e9fedb300e80eb4", "needs that revision on record: `policy_history`"),
     ("tollgate policy diff 5e9fedb300e80eb4 91b1bb17a1d20f33", "the same"),
 ];

@@ -41,6 +41,7 @@ async fn a_directory_of_a_later_layout_is_left_alone_and_the_release_to_use_is_n
         (&["store", "verify", "--store", "embedded:data"], 2),
         (&["store", "backup", "copy", "--store", "embedded:data"], 2),
         (&["store", "restore", "data", "--store", "embedded:other"], 2),
+        (&["doctor", "--config", "tollgate.toml"], 1),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
         command.env_remove("TOLLGATE_CONFIG").env_remove("TOLLGATE_STORE");

@@ -23,7 +23,7 @@ pub(super) const LAYOUT: i64 = crate::store::LAYOUT as i64;
 /// From this layout on rows have check sums and transactions are counted.
 pub(super) const SUMMED: i64 = 3;
 /// Identifies this application's files in SQLite's `application_id`: `Toll`.
-const APPLICATION: i64 = 0x546f_6c6c;
+pub(super) const APPLICATION: i64 = 0x546f_6c6c;
 
 /// The tables since layout 3. Every row ends with its check sum (`sums.rs`). In `progress`, `commits` counts the transactions, `owner` is the
 /// process that made the last of them, and `behind` is in milliseconds.
