@@ -15,6 +15,7 @@ mod cooldowns;
 mod decisions;
 mod doctor;
 mod health;
+mod init;
 mod keys;
 mod limits;
 mod listing;
@@ -102,6 +103,7 @@ enum Command {
     Policy(policy::Policy),
     Prices(prices::Prices),
     Schema(schema::Schema),
+    Init(init::Init),
     Doctor(doctor::Doctor),
     Keys(Box<keys::Keys>),
     #[command(subcommand)]
@@ -147,6 +149,7 @@ pub fn run() -> ExitCode {
         Command::Policy(command) => command.run(&mut screen),
         Command::Prices(command) => command.run(&mut screen),
         Command::Schema(command) => command.run(&mut screen),
+        Command::Init(command) => command.run(&mut screen),
         Command::Doctor(command) => command.run(&mut screen),
         Command::Keys(command) => command.run(&mut screen),
         Command::Status(command) => command.run(&mut screen),

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod generated;
+mod init;
 mod missing;
 mod sandbox;
 mod shell;
