@@ -55,6 +55,31 @@ pub(crate) fn skip(language: &str, missing: &str) {
     std::io::stderr().write_all(notice.as_bytes()).unwrap();
 }
 
+/// Whether all programs of a toolchain can be run. Where not, a line on the real standard error says so; with
+/// `TOLLGATE_TEST_LANGUAGES=all` it fails.
+pub(crate) fn has_toolchain(language: &str, programs: &[(&str, &str)]) -> bool {
+    let runs = |(program, argument): &(&str, &str)| {
+        Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success())
+    };
+    if programs.iter().all(runs) {
+        return true;
+    }
+    let all = std::env::var("TOLLGATE_TEST_LANGUAGES").as_deref() == Ok("all");
+    assert!(!all, "there is no toolchain of {language}, and TOLLGATE_TEST_LANGUAGES=all skips none");
+    let notice = format!("\nSKIPPED: {language} was NOT tested: there is no toolchain of it\n");
+    std::io::stderr().write_all(notice.as_bytes()).unwrap();
+    false
+}
+
+/// `target/clients/<what>`, after `.ci/build-client` has built it.
+pub(crate) fn build(what: &str) -> Result<PathBuf, Missing> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap();
+    let into = installed(what);
+    run(Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/build-client")).arg(what).arg(&into))?;
+    Ok(into)
+}
+
 fn install_python() -> Result<Command, Missing> {
     let venv = installed("python");
     let requirements = sources().join("python/requirements.txt");

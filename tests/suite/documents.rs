@@ -8,8 +8,16 @@ use std::{
 const FAILURE_MODES: &str = include_str!("../../docs/failure-modes.md");
 
 /// The documents outside of `docs/`.
-const DOCUMENTS: [&str; 5] =
-    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "deploy/envoy/README.md"];
+const DOCUMENTS: [&str; 8] = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "deploy/envoy/README.md",
+    "examples/gateway-go/README.md",
+    "examples/gateway-python/README.md",
+    "examples/gateway-typescript/README.md",
+];
 /// A text in backticks that begins so is a path from the repository's root.
 const ROOTS: [&str; 7] = ["src/", "tests/", "docs/", "deploy/", "proto/", "examples/", "benches/"];
 

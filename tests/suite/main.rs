@@ -36,6 +36,7 @@ mod first_denial;
 mod focus;
 mod forecast;
 mod freshness;
+mod gateways;
 mod guard;
 mod harness;
 mod keys;

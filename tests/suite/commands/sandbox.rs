@@ -177,6 +177,10 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let path: PathBuf = entry.unwrap().path();
         let target = to.join(path.file_name().unwrap());
+        // No command needs the gateways, and their packages may have been installed beside them.
+        if path.file_name().unwrap().to_string_lossy().starts_with("gateway-") {
+            continue;
+        }
         if path.is_dir() {
             copy(&path, &target);
         } else {

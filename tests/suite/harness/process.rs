@@ -42,11 +42,23 @@ impl Process {
             let admin = format!("--admin={}", free_port());
             let store = format!("--store={store}");
             let arguments = [&*store, &deadline, &admin];
-            if let Some(process) = Self::spawn(directory, policy_text, &arguments, &[]).await {
+            if let Some(process) = Self::spawn(free_port(), directory, policy_text, &arguments, &[]).await {
                 return process;
             }
         }
         panic!("no free port");
+    }
+
+    /// The same at an address that another server had before.
+    pub(crate) async fn start_at(
+        address: SocketAddr,
+        directory: &Path,
+        policy_text: &str,
+        store: &str,
+    ) -> Self {
+        let (admin, store) = (format!("--admin={}", free_port()), format!("--store={store}"));
+        let arguments = [&*store, "--store-timeout=20s", &admin];
+        Self::spawn(address, directory, policy_text, &arguments, &[]).await.expect("the port is still free")
     }
 
     /// Starts the server on the embedded store with more arguments.
@@ -62,7 +74,9 @@ impl Process {
         variables: &[(&str, &Path)],
     ) -> Self {
         for _ in 0..5 {
-            if let Some(process) = Self::spawn(directory, policy_text, arguments, variables).await {
+            if let Some(process) =
+                Self::spawn(free_port(), directory, policy_text, arguments, variables).await
+            {
                 return process;
             }
         }
@@ -71,6 +85,7 @@ impl Process {
 
     /// `None` where another process has the port.
     async fn spawn(
+        address: SocketAddr,
         directory: &Path,
         policy_text: &str,
         arguments: &[&str],
@@ -82,7 +97,6 @@ impl Process {
         std::fs::write(&policy, policy_text).unwrap();
         let log = directory.join(format!("log-{number}"));
         let to_log = std::fs::File::create(&log).unwrap();
-        let address = free_port();
         let child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
             .args(["serve", "--listen", &address.to_string(), "--threads", "2"])
             .args(["--policy", policy.to_str().unwrap()])
