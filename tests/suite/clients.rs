@@ -1,8 +1,9 @@
-//! Gateways in other languages, for real: Python and Node play a day against a running server that they know only by
-//! reflection (`tests/clients`).
+//! Clients in other languages, for real (`tests/clients`): Python and Node play a day against a running server that they know only
+//! by reflection, Java and Ruby one with stubs made from the contract.
 //!
 //! Their packages are installed under `target/clients`, at the pinned versions, when they are not there yet. Where an
-//! interpreter or the packages cannot be had, the test says so and passes; with `CI=true` it fails.
+//! interpreter or the packages cannot be had, the test says so and passes; with `CI=true` it fails. Java is skipped in CI too where
+//! there is none, unless `TOLLGATE_TEST_LANGUAGES=all`.
 
 #![expect(clippy::unwrap_used, reason = "what cannot be had in a test fails it")]
 
@@ -29,6 +30,18 @@ async fn python_plays_a_day_by_reflection_v1alpha() {
 #[tokio::test(flavor = "multi_thread")]
 async fn node_plays_a_day_by_reflection_v1() {
     play("node", install_node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn java_plays_a_day_with_stubs() {
+    if has_toolchain("Java", &[("java", "-version"), ("mvn", "-version")]) {
+        play("java", install_java).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ruby_plays_a_day_with_stubs() {
+    play("ruby", install_ruby).await;
 }
 
 /// Why a client cannot be run here.
@@ -78,6 +91,21 @@ pub(crate) fn build(what: &str) -> Result<PathBuf, Missing> {
     let into = installed(what);
     run(Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/build-client")).arg(what).arg(&into))?;
     Ok(into)
+}
+
+fn install_java() -> Result<Command, Missing> {
+    let built = build("java")?;
+    let mut day = Command::new("java");
+    let path = format!("{}:{}", built.join("classes").display(), built.join("lib/*").display());
+    day.args(["-cp", &path, "internal.tollgate.Day"]);
+    Ok(day)
+}
+
+fn install_ruby() -> Result<Command, Missing> {
+    let built = build("ruby")?;
+    let mut day = Command::new("ruby");
+    day.arg("-I").arg(built.join("gen")).arg(sources().join("ruby/day.rb"));
+    Ok(day)
 }
 
 fn install_python() -> Result<Command, Missing> {

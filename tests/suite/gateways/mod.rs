@@ -7,6 +7,7 @@ mod aborts;
 mod denials;
 mod fleet;
 mod running;
+mod snippets;
 
 use crate::clients;
 
