@@ -2,6 +2,7 @@
 
 mod doctor;
 mod generated;
+mod grpcurl;
 mod init;
 mod missing;
 mod sandbox;
@@ -51,7 +52,7 @@ const OTHERS: [(&str, &str); 8] = [
     ("export", "is taken over"),
     ("for", "its body runs once"),
     ("done", "the end of that"),
-    ("grpcurl", "is not installed: the call is checked against the contract"),
+    ("grpcurl", "the call is checked against the contract; `grpcurl` makes it where a Go toolchain is"),
 ];
 
 /// Texts in prose that only look like a command.
