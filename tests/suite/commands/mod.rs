@@ -44,9 +44,8 @@ const NOT_RUN: [(&str, &str); 10] = [
 ];
 
 /// Programs of others in the same blocks.
-const OTHERS: [(&str, &str); 8] = [
+const OTHERS: [(&str, &str); 7] = [
     ("make", "runs the suite itself, benchmarks or Envoy"),
-    ("cp", "the sandbox has the file"),
     ("envoy", "the suite starts it in `envoy`"),
     ("redis-server", "the suite starts it in `redis_server`"),
     ("export", "is taken over"),
