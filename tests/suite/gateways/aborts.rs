@@ -44,7 +44,10 @@ pub(super) async fn cost_what_went_both_ways(scene: &Scene) {
     let mut first = scene.begin(&chat("single", &stalled, &bounded(true))).await;
     first.until(|text| count(text) > 2).await;
     let before = scene.mock.ledger().requests;
-    drop(scene.begin(&chat("single", &json!({}), &bounded(false))).await);
+    let second = scene.begin(&chat("single", &json!({}), &bounded(false))).await;
+    scene.waiting("single", 1).await;
+    drop(second);
+    scene.waiting("single", 0).await;
     drop(first);
     let answer = scene.send(&chat("single", &json!({}), &bounded(false))).await;
     assert_eq!(answer.status, 200, "{}", answer.text());

@@ -133,6 +133,11 @@ impl Drop for Gateway {
     }
 }
 
+/// Waits until its store answers.
+async fn serves(tollgate: &Process) {
+    eventually("it serves", async || tollgate.is_serving().await == Some(true)).await;
+}
+
 /// What starts it.
 fn program(language: Language) -> Command {
     let built = clients::installed(language.built());
@@ -157,6 +162,8 @@ pub(super) struct Scene {
     gateway: Gateway,
     tollgate: Option<Process>,
     tollgate_address: SocketAddr,
+    /// Where its metrics are, until it is restarted.
+    metrics: SocketAddr,
     pub(super) mock: MockGroq,
     directory: TempDir,
 }
@@ -168,14 +175,16 @@ impl Scene {
         let mock = MockGroq::start().await;
         // Only Envoy's path needs Groq's key in the service.
         let key = [("GROQ_API_KEY", Path::new(UPSTREAM_KEY))];
-        let admin = format!("--admin={}", free_port());
+        let metrics = free_port();
+        let admin = format!("--admin={metrics}");
         let arguments = ["--store=embedded:./data", "--store-timeout=20s", &admin];
         let tollgate = Process::start_environment(directory.path(), &policy(), &arguments, &key).await;
+        serves(&tollgate).await;
         let tollgate_address = tollgate.address();
         let (groq, governed) = (format!("http://{}", mock.address()), tollgate_address.to_string());
         let known = [("TOLLGATE_ADDRESS", governed.as_str()), ("GROQ_BASE_URL", groq.as_str())];
         let gateway = Gateway::start(language, &directory, &[&known, variables].concat()).await;
-        Self { gateway, tollgate: Some(tollgate), tollgate_address, mock, directory }
+        Self { gateway, tollgate: Some(tollgate), tollgate_address, metrics, mock, directory }
     }
 
     pub(super) fn tollgate(&self) -> &Process {
@@ -189,8 +198,9 @@ impl Scene {
     /// Starts it where it was, with what it had stored.
     pub(super) async fn start_tollgate(&mut self) {
         let address = self.tollgate_address;
-        self.tollgate =
-            Some(Process::start_at(address, self.directory.path(), &policy(), "embedded:./data").await);
+        let tollgate = Process::start_at(address, self.directory.path(), &policy(), "embedded:./data").await;
+        serves(&tollgate).await;
+        self.tollgate = Some(tollgate);
     }
 
     pub(super) async fn send(&self, request: &Request) -> Answer {
@@ -200,6 +210,18 @@ impl Scene {
     /// Sends it. The client leaves when the exchange is dropped.
     pub(super) async fn begin(&self, request: &Request) -> Exchange {
         request.start(self.gateway.address).await
+    }
+
+    /// Waits until so many requests of `team` wait for room.
+    pub(super) async fn waiting(&self, team: &str, count: u32) {
+        let row = format!("team=\"{team}\"}} ");
+        eventually("as many wait", async || {
+            let page = Request::new("GET", "/metrics").send(self.metrics).await.text();
+            let mut rows = page.lines().filter(|line| line.starts_with("tollgate_requests_waiting{"));
+            let shown = rows.find_map(|line| line.split_once(&row)).map_or("0", |(_, value)| value);
+            shown.parse() == Ok(count)
+        })
+        .await;
     }
 
     /// Waits until a request whose body has `text` is at Groq.
