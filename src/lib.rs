@@ -70,6 +70,7 @@
 //! cli, console ─► report_text ─► rpc                  reports as CSV and FOCUS, and the days they are about, pure
 //!
 //! live ─► store ─► runtime ─► domain                  what is in force; counters; time; the pure core
+//! store ─► syntax                                     addresses of Redis
 //! store, authorizer, server ─► telemetry ─► domain    metrics: what is recorded as it happens
 //! app, server ─► settings ─► syntax                   the process
 //! ```

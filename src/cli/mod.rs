@@ -29,6 +29,7 @@ mod policy;
 mod prices;
 mod reconcile;
 mod record;
+mod redis_access;
 mod redis_safety;
 mod replaced;
 mod replay;

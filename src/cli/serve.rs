@@ -26,6 +26,7 @@ use tracing::{error, info, warn};
 use super::{
     announce::announce,
     auditing, logging, metering,
+    redis_access::redis_access,
     redis_safety::{self, UnsafeRedis},
     screen::Color,
 };
@@ -40,7 +41,9 @@ use crate::{
     store::{
         Calls, Store, Unreported,
         embedded::{EmbeddedStore, OpenError},
-        redis::{self, Hazards, Password, RedisSettings, RedisStore},
+        redis::{
+            self, Hazards, RedisSettings, RedisStore, RedisTlsError,
+        },
     },
     telemetry::{Meters, MetersError, trace::Tracing},
     upstream::UpstreamKeySource,
@@ -58,6 +61,7 @@ const PAGES_END: Duration = Duration::from_secs(1);
 #[command(after_help = "Examples:
   tollgate serve
   tollgate serve --policy policy.toml --store embedded:/var/lib/tollgate
+  tollgate serve --policy policy.toml --store rediss+sentinel://s1,s2,s3/main --redis-password-file redis-password
   tollgate serve --policy policy.toml --store redis://127.0.0.1:6379 --listen 127.0.0.1:50052 --admin-enabled=false")]
 pub(super) struct Serve {
     /// The settings file (TOML)
@@ -86,6 +90,8 @@ enum ServeError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Redis(#[from] redis::SettingsError),
+    #[error("no TLS to redis: {0}")]
+    RedisTls(#[from] RedisTlsError),
     #[error(transparent)]
     UnsafeRedis(#[from] UnsafeRedis),
     #[error(
@@ -161,10 +167,10 @@ impl Serve {
                     let make_store = move || Ok(store.clone());
                     serve_with(&settings, outputs, policy, Hazards::default(), make_store).await
                 }
-                StoreUrl::Redis { url, password } => {
+                StoreUrl::Redis { url, .. } => {
                     let redis = RedisSettings {
                         url: url.clone(),
-                        password: password.as_deref().map(|password| redis_password(&settings, password)),
+                        access: redis_access(&settings)?,
                         organization: policy.policy().load().organization.id.to_string(),
                         deadline: settings.store_timeout,
                         layout: redis::LayoutGate::default(),
@@ -180,14 +186,6 @@ impl Serve {
                 }
             }
         })
-    }
-}
-
-/// The password that was read when the service started; where it came from a file, that is read again for each new connection.
-fn redis_password(settings: &Settings, first: &str) -> Password {
-    match &settings.redis_password_file {
-        Some(path) => Password::file(path.clone(), first),
-        None => Password::fixed(first),
     }
 }
 

@@ -6,7 +6,8 @@ use super::{
     dropped::DROPPED,
     layer::{flag, variable},
     raw::Shape,
-    table::{SETTINGS, Setting, Unset},
+    setting::{Setting, Unset},
+    table::SETTINGS,
 };
 
 /// Settings given as flags. Each is what a person typed; what is wrong with it is said where all settings are read.

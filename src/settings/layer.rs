@@ -42,13 +42,16 @@ const NOT_SETTINGS: [&str; 8] = [
 ];
 /// The variable that holds a secret. No flag and no key in the file does, as lists of processes and backups show those.
 pub(super) const REDIS_PASSWORD: &str = "redis_password";
+/// Another one: the password for Sentinels.
+pub(super) const REDIS_SENTINEL_PASSWORD: &str = "redis_sentinel_password";
 /// Another one: headers for the collector, which hold a token.
 pub(super) const OTLP_HEADERS: &str = "otlp_headers";
 /// Another one: of the console's client at its OpenID provider.
 pub(super) const CONSOLE_OIDC_CLIENT_SECRET: &str = "console_oidc_client_secret";
 /// All of them, each with the setting for a file of it.
-const SECRETS: [(&str, &str); 3] = [
+const SECRETS: [(&str, &str); 4] = [
     (REDIS_PASSWORD, "redis_password_file"),
+    (REDIS_SENTINEL_PASSWORD, "redis_sentinel_password_file"),
     (OTLP_HEADERS, "otlp_headers_file"),
     (CONSOLE_OIDC_CLIENT_SECRET, "console_oidc_client_secret_file"),
 ];
@@ -72,11 +75,10 @@ pub(super) fn variable(name: &str) -> String {
 pub(super) struct Given {
     /// All sources, merged; the metadata of a value says where it stands.
     merged: Figment,
-    /// The secret in the environment.
+    /// The secrets in the environment.
     pub(super) redis_password: Option<String>,
-    /// Another one.
+    pub(super) redis_sentinel_password: Option<String>,
     pub(super) otlp_headers: Option<String>,
-    /// The last one.
     pub(super) console_oidc_client_secret: Option<String>,
     /// Environment variables that are no settings, each with what was probably meant.
     pub(super) unknown_variables: Vec<String>,
@@ -301,6 +303,7 @@ impl Given {
             };
             match &*name {
                 REDIS_PASSWORD => self.redis_password = Some(text),
+                REDIS_SENTINEL_PASSWORD => self.redis_sentinel_password = Some(text),
                 OTLP_HEADERS => self.otlp_headers = Some(text),
                 CONSOLE_OIDC_CLIENT_SECRET => self.console_oidc_client_secret = Some(text),
                 _ => layer.add_text(&name, &text, &Origin::Variable)?,

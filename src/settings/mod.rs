@@ -14,6 +14,8 @@ mod otlp;
 mod page;
 mod raw;
 mod receivers;
+mod redis;
+mod setting;
 mod store_url;
 mod table;
 mod tls;
@@ -24,7 +26,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use self::layer::{Given, Origin, REDIS_PASSWORD, read, variable};
+use self::layer::Given;
 pub use self::{
     connections::ConnectionLimits,
     console::{ClientSecret, OidcClient},
@@ -38,7 +40,7 @@ pub use self::{
     table::Settings,
     tls::{ClientAuth, TlsFiles},
 };
-use crate::domain::secret::{self, MalformedSecret};
+pub use crate::syntax::redis_url::{RedisNode, RedisPlace, RedisUrl, RedisUrlError};
 
 /// The audit log's file in the directory of the embedded store.
 const AUDIT_FILE: &str = "audit.jsonl";
@@ -94,7 +96,8 @@ impl Settings {
         settings.check_console().or_else(|(key, reason)| invalid(key, reason))?;
         settings.take_client_secret(&given).or_else(|(key, reason)| invalid(key, &reason))?;
         settings.take_headers(&given).or_else(|(key, reason)| invalid(key, &reason))?;
-        settings.read_password(&given)?;
+        settings.check_redis().or_else(|(key, reason)| invalid(key, reason))?;
+        settings.read_passwords(&given)?;
         settings.warn_of(&given);
         settings.warn_of_sessions();
         Ok(settings)
@@ -136,49 +139,8 @@ impl Settings {
         }
     }
 
-    /// Gives the store the password that stands in a file or in the environment.
-    fn read_password(&mut self, given: &Given) -> Result<(), SettingsError> {
-        let (text, origin) = match (&self.redis_password_file, &given.redis_password) {
-            (None, None) => return Ok(()),
-            (Some(path), None) => (read(path), given.origin("redis_password_file")),
-            (None, Some(text)) => (Ok(text.clone()), Origin::Variable.of(REDIS_PASSWORD)),
-            (Some(_), Some(_)) => {
-                let reason = format!(
-                    "the password is given in `{}`, too; give one of the two",
-                    variable(REDIS_PASSWORD)
-                );
-                return Err(SettingsError::Invalid { origin: given.origin("redis_password_file"), reason });
-            }
-        };
-        let invalid = |reason: &str| Err(SettingsError::Invalid { origin, reason: reason.to_owned() });
-        if !matches!(self.store, StoreUrl::Redis { .. }) {
-            return invalid("the store is not Redis and needs no password");
-        }
-        if self.store.holds_password() {
-            return invalid("the store's address holds a password already; give one of the two");
-        }
-        match secret::password(&text?) {
-            Ok(password) => self.store = self.store.with_password(password),
-            Err(MalformedSecret::Quoted) => {
-                return invalid(
-                    "the password stands in quotation marks; write it without them, or, where they are part of it, put it into the \
-                     store's address",
-                );
-            }
-            Err(_) => return invalid("it holds no password"),
-        }
-        Ok(())
-    }
-
     fn warn_of(&mut self, given: &Given) {
-        if self.store.holds_password() {
-            self.warnings.push(format!(
-                "{}: the address holds a password, which lists of processes and backups show; write it into a file for \
-                 redis_password_file, or give it in `{}`",
-                given.origin("store"),
-                variable(REDIS_PASSWORD)
-            ));
-        }
+        self.warn_of_redis(given);
         let logs_decisions = self.decision_log_denials || self.decision_log_allowed > 0;
         if self.decision_log_file.is_some() && !logs_decisions {
             self.warnings.push(format!(

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use super::{
     raw::{Raw, Shape},
-    table::{Group, SETTINGS, Setting, Unset},
+    setting::{Group, Setting, Unset},
+    table::SETTINGS,
 };
 
 /// The reference of all settings, in Markdown: the title of each group, and the table of its settings.

@@ -4,6 +4,8 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 use thiserror::Error;
 
+use crate::syntax::redis_url::{RedisUrl, RedisUrlError};
+
 /// The store of the state.
 #[derive(Clone, PartialEq, Eq)]
 pub enum StoreUrl {
@@ -15,9 +17,11 @@ pub enum StoreUrl {
     /// In Redis: `redis://user:password@host:6379/0`.
     Redis {
         /// The address as given; may contain a password.
-        url: String,
+        url: RedisUrl,
         /// The password, if it was given separately from the address.
         password: Option<String>,
+        /// The password for Sentinels, if they have one of their own.
+        sentinel_password: Option<String>,
     },
 }
 
@@ -25,48 +29,32 @@ pub enum StoreUrl {
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum StoreUrlError {
     /// It has no known prefix.
-    #[error("not the address of a store; write embedded:DIRECTORY or redis://HOST:PORT")]
+    #[error(
+        "not the address of a store; write embedded:DIRECTORY or redis://HOST:PORT (or rediss://, redis+unix://, redis+sentinel://, \
+         rediss+sentinel://, redis+cluster://, rediss+cluster://)"
+    )]
     UnknownKind,
     /// Nothing after `embedded:`.
     #[error("no directory after `embedded:`; write `embedded:./data`")]
     NoDirectory,
-    /// Nothing after `redis://`.
-    #[error("no host in the address of Redis; write `redis://HOST:PORT`")]
-    NoHost,
-    /// `rediss://`.
-    #[error(
-        "TLS to Redis (rediss://) is not built in yet; write redis://HOST:PORT and let the network, or a TLS proxy beside \
-         this process, protect the connection"
-    )]
-    NoTls,
+    /// An address of Redis that is none.
+    #[error(transparent)]
+    Redis(RedisUrlError),
 }
 
 impl StoreUrl {
     /// Whether the address holds a password.
     pub(super) fn holds_password(&self) -> bool {
-        match self {
-            Self::Embedded { .. } => false,
-            Self::Redis { url, .. } => {
-                let login = parts(url).and_then(|(_, login, _)| login.split_once(':'));
-                login.is_some_and(|(_, secret)| !secret.is_empty())
-            }
-        }
+        matches!(self, Self::Redis { url, .. } if url.password.is_some())
     }
 
-    pub(super) fn with_password(&self, secret: &str) -> Self {
+    /// Where Redis is, if that is the store.
+    pub(super) const fn redis(&self) -> Option<&RedisUrl> {
         match self {
-            Self::Embedded { .. } => self.clone(),
-            Self::Redis { url, .. } => Self::Redis { url: url.clone(), password: Some(secret.to_owned()) },
+            Self::Embedded { .. } => None,
+            Self::Redis { url, .. } => Some(url),
         }
     }
-}
-
-/// The scheme with its `://`, the login before the last `@` of the host part, and the rest.
-fn parts(url: &str) -> Option<(&str, &str, &str)> {
-    let (scheme, rest) = url.split_at_checked(url.find("://")? + 3)?;
-    // The login ends at the last `@`, however the password was escaped: better to hide too much.
-    let (login, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
-    Some((scheme, login, rest))
 }
 
 impl Default for StoreUrl {
@@ -85,11 +73,10 @@ impl FromStr for StoreUrl {
             }
             return Ok(Self::Embedded { dir: PathBuf::from(dir) });
         }
-        match parts(text) {
-            Some(("rediss://", ..)) => Err(StoreUrlError::NoTls),
-            Some(("redis://", _, "")) => Err(StoreUrlError::NoHost),
-            Some(("redis://", ..)) => Ok(Self::Redis { url: text.to_owned(), password: None }),
-            _ => Err(StoreUrlError::UnknownKind),
+        match text.parse() {
+            Ok(url) => Ok(Self::Redis { url, password: None, sentinel_password: None }),
+            Err(RedisUrlError::Scheme) => Err(StoreUrlError::UnknownKind),
+            Err(error) => Err(StoreUrlError::Redis(error)),
         }
     }
 }
@@ -99,18 +86,7 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded { dir } => write!(f, "embedded:{}", dir.display()),
-            Self::Redis { url, .. } => match parts(url) {
-                // Parameters may contain a password too.
-                Some((scheme, login, rest)) => {
-                    let (address, parameters) = rest.split_once('?').map_or((rest, ""), |(a, _)| (a, "?***"));
-                    match login.split_once(':') {
-                        Some((user, _)) => write!(f, "{scheme}{user}:***@{address}{parameters}"),
-                        None if login.is_empty() => write!(f, "{scheme}{address}{parameters}"),
-                        None => write!(f, "{scheme}***@{address}{parameters}"),
-                    }
-                }
-                None => f.write_str("***"),
-            },
+            Self::Redis { url, .. } => fmt::Display::fmt(url, f),
         }
     }
 }
@@ -131,9 +107,8 @@ mod tests {
             ("embedded:./data", "embedded:./data"),
             ("redis://localhost:6379", "redis://localhost:6379"),
             ("redis://:hunter2@localhost:6379/1", "redis://:***@localhost:6379/1"),
-            ("redis://ann:hun@ter2@cache", "redis://ann:***@cache"),
-            ("redis://hunter2@cache", "redis://***@cache"),
-            ("redis://cache?password=hunter2", "redis://cache?***"),
+            ("redis://ann:hun@ter2@cache", "redis://ann:***@cache:6379"),
+            ("redis://hunter2@cache", "redis://***@cache:6379"),
         ] {
             let url: StoreUrl = text.parse().unwrap();
             assert_eq!((url.to_string().as_str(), format!("{url:?}").as_str()), (shown, shown));
@@ -147,9 +122,9 @@ mod tests {
             ("data", StoreUrlError::UnknownKind),
             ("http://:hunter2@cache", StoreUrlError::UnknownKind),
             ("embedded:", StoreUrlError::NoDirectory),
-            ("redis://", StoreUrlError::NoHost),
-            ("redis://:hunter2@", StoreUrlError::NoHost),
-            ("rediss://:hunter2@cache", StoreUrlError::NoTls),
+            ("redis://", StoreUrlError::Redis(RedisUrlError::NoHost)),
+            ("redis://:hunter2@", StoreUrlError::Redis(RedisUrlError::NoHost)),
+            ("redis://cache?password=hunter2", StoreUrlError::Redis(RedisUrlError::Parameters)),
         ] {
             assert_eq!(text.parse::<StoreUrl>(), Err(error), "{text}");
             assert!(!error.to_string().contains("hunter2"));

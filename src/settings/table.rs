@@ -12,100 +12,12 @@ use super::{
     AuditSink, ClientAuth, ClientSecret, LogFormat, OtlpHeaders, OtlpSignal, ReceiverSettings, SettingsError,
     StoreUrl,
     console::{MAX_AGE, SESSION, Web, Word},
-    kind::{Address, Choice, Count, File, Filter, Kind, List, Share, Size, Store, Switch, Time},
+    kind::{Address, Choice, Count, File, Filter, Kind as _, List, Share, Size, Store, Switch, Time},
     layer::Given,
     otlp::Endpoint,
-    raw::Shape,
+    setting::{Group, Setting, Unset},
 };
 use crate::domain::tally::DEFAULT_MAX_TEAMS;
-
-/// What the page and `--help` say about a setting.
-#[derive(Debug)]
-pub(super) struct Setting {
-    /// Its key in the file.
-    pub(super) name: &'static str,
-    pub(super) group: Group,
-    /// The first paragraph of its documentation: what it means, in a line.
-    pub(super) help: String,
-    /// The rest, for the page alone: Markdown in one line.
-    pub(super) details: String,
-    pub(super) shape: Shape,
-    /// What stands for the value in `--help`.
-    pub(super) value_name: String,
-    /// The values it takes, in Markdown.
-    pub(super) accepts: String,
-    pub(super) default: Unset,
-}
-
-/// What holds where a setting is not given.
-#[derive(Debug)]
-pub(super) enum Unset {
-    /// A value, as a flag writes it.
-    Value(String),
-    /// Something that a value cannot say.
-    Words(&'static str),
-}
-
-/// Settings that stand together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Group {
-    Listening,
-    State,
-    Logs,
-    Telemetry,
-    Connections,
-    Tls,
-    Console,
-}
-
-impl Group {
-    /// All of them, in the order of the table.
-    pub(super) const ALL: [Self; 7] = [
-        Self::Listening,
-        Self::State,
-        Self::Logs,
-        Self::Telemetry,
-        Self::Connections,
-        Self::Tls,
-        Self::Console,
-    ];
-
-    /// The heading over its settings.
-    pub(super) const fn title(self) -> &'static str {
-        match self {
-            Self::Listening => "Listening",
-            Self::State => "State and policy",
-            Self::Logs => "Logs",
-            Self::Telemetry => "Metrics and traces",
-            Self::Connections => "Connections",
-            Self::Tls => "TLS",
-            Self::Console => "Console",
-        }
-    }
-}
-
-impl Setting {
-    fn new<K: Kind>(
-        name: &'static str,
-        group: Group,
-        documentation: &[&str],
-        kind: &K,
-        default: Unset,
-    ) -> Self {
-        let mut paragraphs = documentation.split(|line| line.is_empty());
-        let mut next = || paragraphs.next().unwrap_or_default().concat().trim().to_owned();
-        Self {
-            name,
-            group,
-            help: next(),
-            details: next(),
-            shape: K::SHAPE,
-            value_name: kind.value_name(),
-            accepts: kind.accepts(),
-            default,
-        }
-    }
-}
 
 /// The setting of this name.
 pub(super) fn find(name: &str) -> Option<&'static Setting> {
@@ -228,21 +140,41 @@ State {
     policy: Option<PathBuf>, File, or "a built-in example";
     /// Where state lives: embedded:DIRECTORY or redis://HOST:PORT
     ///
-    /// In full `redis://[user@]host[:port][/database]`: Redis 7 or later, or Valkey. A password in it is a warning, as lists of
-    /// processes show it. TLS to Redis (`rediss://`) is not built in yet.
+    /// Redis 7 or later, or Valkey: `redis://[user@]host[:port][/database]`, `redis+unix:///path`,
+    /// `redis+sentinel://host:port,host:port/PRIMARY`, `redis+cluster://host:port,host:port`; with TLS `rediss://`, `rediss+sentinel://`,
+    /// `rediss+cluster://` ([Topologies](operations.md#topologies)). A password in it is a warning, as lists of processes show it.
     store: StoreUrl, Store, = StoreUrl::default();
     /// How long the store may take for one answer
     ///
     /// After it the answer is `UNAVAILABLE`. With the embedded store, this is how long `Authorize` waits for a disk that stalls.
     store_timeout: Duration, STORE, = MS.saturating_mul(250);
+    /// The ACL user for Redis
+    ///
+    /// It may stand in the address instead. It needs a password.
+    redis_username: Option<String>, Word { example: "tollgate" }, or "the user `default`";
     /// A file with the password for Redis; read again for each new connection
     ///
     /// A changed password needs no restart. While the file cannot be read or is empty, the last password it held is used, with an
     /// error in the log. The password may be given in the environment variable `TOLLGATE_REDIS_PASSWORD` instead.
     redis_password_file: Option<PathBuf>, File, or "no password";
-    /// Refuse to start on a Redis that evicts keys or keeps nothing over a restart, instead of warning
+    /// The ACL user for Sentinels
+    redis_sentinel_username: Option<String>, Word { example: "tollgate" }, or "that for Redis";
+    /// A file with the password for Sentinels; read again each time they are asked
     ///
-    /// The warning stands in the log and in `/status`.
+    /// It may be given in the environment variable `TOLLGATE_REDIS_SENTINEL_PASSWORD` instead.
+    redis_sentinel_password_file: Option<PathBuf>, File, or "the login for Redis";
+    /// The CA of Redis' certificates (PEM, one or more), and of Sentinels'; read again for each new connection
+    ///
+    /// With `rediss…`. While the files cannot be used, the last good ones are, with an error in the log.
+    redis_tls_ca_file: Option<PathBuf>, File, or "the CAs of this machine";
+    /// A client certificate for Redis and Sentinels (PEM); read again for each new connection
+    redis_tls_cert_file: Option<PathBuf>, File, or "none";
+    /// The private key of that certificate (PEM, unencrypted)
+    redis_tls_key_file: Option<PathBuf>, File, or "none";
+    /// Refuse to start on a Redis that evicts keys, keeps nothing over a restart or loses what it acknowledged, instead of warning
+    ///
+    /// The last is [one with replicas](operations.md#what-bounds-loss) and without `min-replicas-to-write`. The warning stands in the
+    /// log and in `/status`.
     require_safe_redis: bool, Switch, = false;
 }
 Logs {

@@ -8,7 +8,7 @@ const MAY_USE: [(&str, &[&str]); 29] = [
     ("groq", &["domain"]),
     ("runtime", &["domain"]),
     ("telemetry", &["domain"]),
-    ("store", &["telemetry", "runtime", "domain"]),
+    ("store", &["telemetry", "syntax", "runtime", "domain"]),
     ("syntax", &[]),
     ("watch", &[]),
     ("settings", &["syntax", "domain"]),

@@ -51,6 +51,7 @@ mod policy_document;
 mod policy_history;
 mod policy_replay;
 mod reconcile;
+mod redis_access;
 mod redis_password;
 mod redis_server;
 mod reference;

@@ -21,8 +21,8 @@ const START_BOUND: Duration = Duration::from_secs(30);
 pub(crate) struct RedisServer {
     address: SocketAddr,
     directory: TempDir,
-    /// Whether it writes an append-only file.
-    appends: bool,
+    /// Arguments besides those that all have.
+    more: Vec<String>,
     guard: Option<Guarded>,
 }
 
@@ -57,6 +57,36 @@ pub(crate) fn shared() -> Option<&'static RedisServer> {
     is_installed().then(|| SHARED.get_or_init(RedisServer::start))
 }
 
+/// How far the port of a cluster's bus is from that for clients.
+const BUS: u16 = 10_000;
+
+/// A cluster of one node that tests share. `None` where Redis is not installed.
+pub(crate) fn cluster() -> Option<&'static RedisServer> {
+    static SHARED: OnceLock<RedisServer> = OnceLock::new();
+    let start = || {
+        let node = RedisServer::start_at(cluster_port, |_, _| vec!["--cluster-enabled".into(), "yes".into()]);
+        let mut by_hand = redis::Client::open(node.url()).unwrap().get_connection().unwrap();
+        let slots = ["ADDSLOTSRANGE", "0", "16383"];
+        redis::cmd("CLUSTER").arg(&slots).query::<()>(&mut by_hand).unwrap();
+        let started = Instant::now();
+        while redis::cmd("GET").arg("x").query::<Option<String>>(&mut by_hand).is_err() {
+            assert!(started.elapsed() < START_BOUND, "the cluster is not up");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        node
+    };
+    is_installed().then(|| SHARED.get_or_init(start))
+}
+
+/// A free port whose cluster bus has a port as well.
+pub(crate) fn cluster_port() -> SocketAddr {
+    let has_bus = |address: SocketAddr| {
+        let bus = address.port().checked_add(BUS)?;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, bus)).ok().map(|_| address)
+    };
+    (0..1000).find_map(|_| has_bus(free_port())).expect("a port below 55536")
+}
+
 /// A free port of the loopback interface, as far as can be told.
 pub(crate) fn free_port() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
@@ -66,7 +96,7 @@ impl RedisServer {
     /// Starts an empty server.
     pub(crate) fn start() -> Self {
         // Another process may take the port in between; then the server ends at once and another port is tried.
-        (0..5).find_map(|_| Self::start_on(free_port())).expect("redis-server does not start")
+        Self::start_with(|_, _| Vec::new())
     }
 
     /// Starts a server on a copy of the files in `data`; with `appends`, one that writes an append-only file.
@@ -75,15 +105,27 @@ impl RedisServer {
             let directory = TempDir::new().unwrap();
             let all = data.join(".");
             assert!(Command::new("cp").arg("-r").args([&*all, directory.path()]).status().unwrap().success());
-            let mut server = Self { address: free_port(), directory, appends, guard: None };
+            let more = if appends { vec!["--appendonly".to_owned(), "yes".to_owned()] } else { Vec::new() };
+            let mut server = Self { address: free_port(), directory, more, guard: None };
             server.restart().then_some(server)
         };
         (0..5).find_map(|_| start()).expect("redis-server does not start")
     }
 
-    fn start_on(address: SocketAddr) -> Option<Self> {
+    /// Starts one with more arguments, which may name its directory and its port.
+    pub(crate) fn start_with(more: impl Fn(&Path, u16) -> Vec<String>) -> Self {
+        Self::start_at(free_port, more)
+    }
+
+    /// The same with another choice of ports.
+    pub(crate) fn start_at(port: impl Fn() -> SocketAddr, more: impl Fn(&Path, u16) -> Vec<String>) -> Self {
+        (0..5).find_map(|_| Self::start_on(port(), &more)).expect("redis-server does not start")
+    }
+
+    fn start_on(address: SocketAddr, more: &impl Fn(&Path, u16) -> Vec<String>) -> Option<Self> {
         let directory = TempDir::new().unwrap();
-        let mut server = Self { address, directory, appends: false, guard: None };
+        let more = more(directory.path(), address.port());
+        let mut server = Self { address, directory, more, guard: None };
         server.restart().then_some(server)
     }
 
@@ -95,10 +137,10 @@ impl RedisServer {
         let _ = std::fs::remove_file(&pid_file);
         let path_text = path.to_str().unwrap();
         let port = self.address.port().to_string();
-        let appends = if self.appends { "yes" } else { "no" };
-        let arguments = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", appends];
+        let arguments = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
         let arguments =
             [&arguments[..], &["--dir", path_text, "--pidfile", pid_file.to_str().unwrap()]].concat();
+        let arguments: Vec<_> = arguments.into_iter().chain(self.more.iter().map(String::as_str)).collect();
         let guard = Guarded::start(path, Path::new("redis-server"), &arguments);
         self.guard = Some(guard);
         let started = Instant::now();

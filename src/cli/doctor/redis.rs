@@ -2,8 +2,9 @@
 
 use super::{Case, finding::Findings};
 use crate::{
-    settings::StoreUrl,
-    store::redis::{Examination, Password, examine},
+    cli::redis_access::redis_access,
+    settings::RedisUrl,
+    store::redis::{Examination, examine},
 };
 
 /// By this much the server's clock may differ from this machine's before someone should know: budgets begin and end by the server's.
@@ -11,12 +12,19 @@ const MAX_CLOCK_MS: u64 = 2_000;
 /// The commands that are shown of those that are denied.
 const SHOWN: usize = 8;
 
-pub(super) async fn probe(case: &Case, url: &str, password: Option<&str>) -> Findings {
+pub(super) async fn probe(case: &Case, url: &RedisUrl) -> Findings {
     let mut found = Findings::on("store");
     // The name is part of the keys. Without a policy there is none, and any will do.
     let organization = case.policy.as_ref().map_or("unknown", |policy| &policy.organization.id);
-    let shown = StoreUrl::Redis { url: url.to_owned(), password: None }.to_string();
-    let examined = match examine(url, password.map(Password::fixed), organization).await {
+    let shown = &case.settings.store;
+    let access = match redis_access(&case.settings) {
+        Ok(access) => access,
+        Err(error) => {
+            found.error(error.to_string(), "name files of PEM that this user may read");
+            return found;
+        }
+    };
+    let examined = match examine(url, access, organization).await {
         Ok(examined) => examined,
         Err(reason) => {
             let help = "check the address in `store`, that Redis runs there, and the password";
@@ -34,7 +42,7 @@ pub(super) async fn probe(case: &Case, url: &str, password: Option<&str>) -> Fin
 }
 
 fn judge(found: &mut Findings, case: &Case, examined: &Examination) {
-    let Examination { is_too_old, is_primary, replicas, wants_replicas, hazards, .. } = examined;
+    let Examination { is_too_old, is_primary, hazards, .. } = examined;
     if *is_too_old {
         let version = examined.version.as_deref().unwrap_or("the server");
         found.error(format!("{version} is too old"), "use Redis 7 or later, or Valkey");
@@ -52,12 +60,6 @@ fn judge(found: &mut Findings, case: &Case, examined: &Examination) {
             }
             false => found.warning(hazard.to_string(), ""),
         }
-    }
-    if *replicas > 0 && !wants_replicas {
-        found.warning(
-            format!("the server has {replicas} replicas and waits for none: a failover forgets what they had not received"),
-            "set `min-replicas-to-write 1` and `min-replicas-max-lag 10`",
-        );
     }
     denied(found, &examined.denied);
     let (round_trip, bound) = (examined.round_trip, case.settings.store_timeout);

@@ -20,7 +20,7 @@ pub(super) async fn probe(case: Case) -> Findings {
             let looked = tokio::task::spawn_blocking(move || embedded(&dir)).await;
             looked.unwrap_or_else(|_| super::late("store"))
         }
-        StoreUrl::Redis { url, password } => redis::probe(&case, url, password.as_deref()).await,
+        StoreUrl::Redis { url, .. } => redis::probe(&case, url).await,
     }
 }
 

@@ -101,10 +101,40 @@ fn says_which_setting_is_wrong_and_where_it_comes_from() {
         ("policy = \"\"", &[], none(), "the path is empty"),
         ("[policy]\na = 1", &[], none(), "`policy` in `FILE:1`: a table is not taken"),
         (
-            "store = \"rediss://:hunter2@cache\"",
+            "store = \"redis://:hunter2@a,b\"",
             &[],
             none(),
-            "`FILE:1`: TLS to Redis (rediss://) is not built in yet",
+            "`FILE:1`: one server is expected after redis://; several are Sentinels, as in redis+sentinel://",
+        ),
+        (
+            "store = \"redis://cache\"\nredis_tls_ca_file = \"ca.pem\"",
+            &[],
+            none(),
+            "`redis_tls_ca_file` in `FILE:2`: the store is no Redis with TLS; write rediss://",
+        ),
+        (
+            "store = \"rediss://cache\"\nredis_tls_cert_file = \"c.pem\"",
+            &[],
+            none(),
+            "`redis_tls_cert_file` in `FILE:2`: its key is missing; name it in redis_tls_key_file",
+        ),
+        (
+            "store = \"rediss://ann@cache\"\nredis_username = \"ann\"",
+            &[],
+            none(),
+            "`redis_username` in `FILE:2`: the store's address names a user already",
+        ),
+        (
+            "store = \"redis://cache\"",
+            &[("TOLLGATE_REDIS_SENTINEL_PASSWORD", "hunter2")],
+            none(),
+            "variable `TOLLGATE_REDIS_SENTINEL_PASSWORD`: the store has no Sentinels",
+        ),
+        (
+            "store = \"redis://cache\"\nredis_sentinel_username = \"ann\"",
+            &[],
+            none(),
+            "`redis_sentinel_username` in `FILE:2`: the store has no Sentinels; write redis+sentinel://",
         ),
         (
             "redis_password = \"hunter2\"",

@@ -4,71 +4,55 @@
 //! replaced. Here the deadline bounds every call, whatever it waits for.
 
 use std::{
-    mem,
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use redis::{
-    AsyncConnectionConfig, Cmd, ErrorKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection,
-};
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection};
 use tokio::{
     sync::{mpsc, watch},
     time::{sleep, timeout},
 };
 
 use super::{
-    endpoint::Endpoint,
-    layout::{LayoutGate, push_meta},
+    fault::{self, COUNT, FAULTS, Remedy},
+    keeper::{Report, State, Target, keep, load},
+    layout::LayoutGate,
     load::{Flight, Load, Urgency},
-    script::{self, Script},
-    wire::Reader,
+    redirect::Asked,
+    script::Script,
 };
 use crate::store::StoreError;
 
 /// This many calls in a row without an answer mean that the connection is dead. A single one may be due to someone else's slow
 /// command.
 const SILENT_CALLS: u32 = 3;
-/// How long setting up a connection may take, handshake and scripts included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Between attempts to connect: recovery follows the server's by this much, and a dead server is not flooded.
-const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// Calls handed to the connection before callers wait for each other. How many there may be is decided earlier.
-const PIPELINE: usize = 1024;
-
-#[derive(Clone)]
-enum State {
-    /// No attempt has failed yet: calls wait, within their deadline.
-    Connecting,
-    /// The last attempt failed: calls fail at once.
-    Down,
-    /// The connection and its sequence number.
-    Up(u64, MultiplexedConnection),
-}
+/// How long after `TRYAGAIN` a call is sent again: a slot of a few dozen keys is moved in about as much.
+const AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// How often an error of one name is logged, at most.
+const SAID_FOR: Duration = Duration::from_secs(60);
 
 /// A connection that repairs itself: the store's own, which outlives those to the server.
 pub(super) struct Connection {
     /// Only the keeper sets it; every call reads it.
     state: watch::Receiver<State>,
-    /// Reports the number of a failed connection to the keeper. It has one place: while a report waits, further ones add nothing,
-    /// and a report about an earlier connection is ignored. The keeper ends when the connection, and with it this sender, is dropped.
-    broken: mpsc::Sender<u64>,
+    /// Reports the number of a failed connection, and what failed, to the keeper. It has one place: while a report waits, further ones
+    /// add nothing, and a report about an earlier connection is ignored. The keeper ends when the connection, and with it this sender,
+    /// is dropped.
+    reports: mpsc::Sender<(u64, Report)>,
     /// Calls without an answer since the last answer. An independent counter; it orders nothing else.
     silent: AtomicU32,
     deadline: Duration,
     load: Load,
     pub(super) layout: LayoutGate,
     is_patient: bool,
-}
-
-/// What a connection needs to know of its server.
-#[derive(Clone)]
-pub(super) struct Target {
-    pub(super) endpoint: Endpoint,
-    /// The hash that says which layout the server has, and the one that says it once more.
-    pub(super) meta: String,
-    pub(super) counters: String,
-    pub(super) layout: LayoutGate,
+    /// The node that a slot is being moved to.
+    asked: Asked,
+    /// When each error of [`FAULTS`] was logged last. Locked for an assignment at a time.
+    said: Mutex<[Option<Instant>; COUNT]>,
 }
 
 impl Connection {
@@ -84,10 +68,11 @@ impl Connection {
 
     fn new(target: Target, deadline: Duration, is_patient: bool) -> Self {
         let (state_sender, state) = watch::channel(State::Connecting);
-        let (broken, reports) = mpsc::channel(1);
-        let layout = target.layout.clone();
-        tokio::spawn(keep(target, state_sender, reports));
-        Self { state, broken, silent: AtomicU32::new(0), deadline, load: Load::new(), layout, is_patient }
+        let (reports, received) = mpsc::channel(1);
+        let (layout, asked) = (target.layout.clone(), Asked::new(target.dialer.clone()));
+        tokio::spawn(keep(target, state_sender, received));
+        let (silent, said) = (AtomicU32::new(0), Mutex::new([None; COUNT]));
+        Self { state, reports, silent, deadline, load: Load::new(), layout, is_patient, asked, said }
     }
 
     /// The longest that a call waits.
@@ -172,10 +157,11 @@ impl Connection {
         let silent = self.silent.fetch_add(1, Ordering::Relaxed) + 1;
         tracing::debug!(operation = what, silent, "no answer from redis in time");
         if silent >= SILENT_CALLS {
-            self.report(match &*self.state.borrow() {
+            let number = match &*self.state.borrow() {
                 State::Up(number, _) => *number,
                 State::Connecting | State::Down => 0,
-            });
+            };
+            self.report(number, Report::Broken);
         }
         StoreError::Unavailable
     }
@@ -200,23 +186,48 @@ impl Connection {
         self.send_on(self.connection().await?, cmd, script).await
     }
 
+    /// Sends a command, again where it did nothing: a script is loaded, and a slot of a cluster is followed to another node.
     async fn send_on(
         &self,
-        (number, mut connection): (u64, MultiplexedConnection),
+        (mut number, mut connection): (u64, MultiplexedConnection),
         cmd: &Cmd,
         script: Option<&Script>,
     ) -> Result<Value, StoreError> {
-        let mut answer = send(&mut connection, cmd).await;
-        if let (Err(error), Some(script)) = (&answer, script)
-            && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
-        {
-            // It did not run, so running it now is no repetition.
-            answer = match load(&mut connection, script).await {
-                Ok(()) => send(&mut connection, cmd).await,
-                Err(error) => Err(error),
-            };
+        let started = Instant::now();
+        let (mut is_loaded, mut is_moved) = (false, false);
+        loop {
+            let answer = send(&mut connection, cmd).await;
+            let Err(error) = &answer else { return self.heard(number, answer) };
+            // Past it, the caller hears of it in time, and silence is not taken for a fault of the server.
+            let has_time = started.elapsed() < self.deadline / 2;
+            match (fault::remedy(error), script) {
+                (Some(Remedy::Load), Some(script)) if !is_loaded => {
+                    is_loaded = true;
+                    if let Err(error) = load(&mut connection, script).await {
+                        return self.heard(number, Err(error));
+                    }
+                }
+                (Some(Remedy::Again), _) if has_time => {
+                    self.say(error);
+                    sleep(AGAIN_AFTER).await;
+                }
+                (Some(Remedy::Ask), _) if has_time => {
+                    self.say(error);
+                    let answer = self.asked.send(error, cmd, script).await;
+                    match answer.as_ref().err().map(fault::remedy) {
+                        // The rest of the keys is still here, or the slot is not to be moved any more.
+                        Some(Some(Remedy::Again | Remedy::Follow)) => sleep(AGAIN_AFTER).await,
+                        _ => return self.heard(number, answer),
+                    }
+                }
+                (Some(Remedy::Follow), _) if !is_moved => {
+                    is_moved = true;
+                    let _ = self.failure(number, error);
+                    (number, connection) = self.connection_after(number).await?;
+                }
+                _ => return self.heard(number, answer),
+            }
         }
-        self.heard(number, answer)
     }
 
     /// Takes in an answer of the connection with this number.
@@ -227,7 +238,14 @@ impl Connection {
     }
 
     pub(super) async fn connection(&self) -> Result<(u64, MultiplexedConnection), StoreError> {
-        if let State::Up(number, connection) = &*self.state.borrow() {
+        self.connection_after(0).await
+    }
+
+    /// A connection with a higher number than this.
+    async fn connection_after(&self, earlier: u64) -> Result<(u64, MultiplexedConnection), StoreError> {
+        if let State::Up(number, connection) = &*self.state.borrow()
+            && *number > earlier
+        {
             return Ok((*number, connection.clone()));
         }
         let mut state = self.state.clone();
@@ -235,7 +253,7 @@ impl Connection {
             .wait_for(|state| match state {
                 State::Connecting => false,
                 State::Down => !self.is_patient,
-                State::Up(..) => true,
+                State::Up(number, _) => *number > earlier,
             })
             .await;
         match settled.as_deref() {
@@ -248,146 +266,68 @@ impl Connection {
         if let Some(unsupported) = self.layout.refused(error) {
             return unsupported;
         }
-        match error.kind() {
-            // The script is wrong, or its keys hold foreign data.
-            ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::CrossSlot)
-            | ErrorKind::Parse => {
+        self.say(error);
+        match fault::remedy(error) {
+            Some(Remedy::Corrupt) => return StoreError::Corrupt,
+            Some(Remedy::Login) => self.report(number, Report::Broken),
+            Some(Remedy::Locate) => self.report(number, Report::Doubted),
+            Some(Remedy::Follow) => {
+                let node = error.redirect_node().map(|(node, _)| Report::Moved(node.to_owned()));
+                self.report(number, node.unwrap_or(Report::Broken));
+            }
+            Some(Remedy::Ask | Remedy::Again | Remedy::Load | Remedy::Wait | Remedy::Operator) => {}
+            // The script is wrong.
+            None if matches!(
+                error.kind(),
+                ErrorKind::Server(ServerErrorKind::ResponseError) | ErrorKind::Parse
+            ) =>
+            {
                 tracing::error!(%error, "redis refused a command");
-                StoreError::Corrupt
+                return StoreError::Corrupt;
             }
-            ErrorKind::Extension if error.code() == Some("WRONGTYPE") => {
-                tracing::error!(%error, "a key holds foreign data");
-                StoreError::Corrupt
-            }
-            // The server forgot who this is, as one behind a proxy does: a new connection logs in with the password of the moment.
-            _ if is_login_refused(error) => {
-                self.report(number);
-                tracing::debug!(%error, "redis asks for a login");
-                StoreError::Unavailable
-            }
-            // By now the address may belong to another server: connect again, and so resolve it again.
-            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => {
-                self.report(number);
-                tracing::debug!(%error, "redis is not the primary");
-                StoreError::Unavailable
-            }
-            _ => {
+            None => {
                 if error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error() {
-                    self.report(number);
+                    self.report(number, Report::Broken);
                 }
                 tracing::debug!(%error, "redis failed");
-                StoreError::Unavailable
+            }
+        }
+        StoreError::Unavailable
+    }
+
+    /// Logs an error that the server names, with what to do about it, unless it was just logged.
+    fn say(&self, error: &RedisError) {
+        let Some((index, fault)) = fault::index_of(error).and_then(|index| Some((index, FAULTS.get(index)?)))
+        else {
+            return;
+        };
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(last) = said.get_mut(index) else { return };
+        if last.is_some_and(|last| last.elapsed() < SAID_FOR) {
+            return;
+        }
+        *last = Some(Instant::now());
+        drop(said);
+        let (reason, help) = (fault.code, fault.help);
+        match fault.remedy {
+            Remedy::Corrupt | Remedy::Login | Remedy::Operator => {
+                tracing::error!(reason, %error, help, "redis refuses calls");
+            }
+            Remedy::Locate | Remedy::Wait | Remedy::Again => {
+                tracing::warn!(reason, %error, help, "redis refuses calls");
+            }
+            Remedy::Follow | Remedy::Ask | Remedy::Load => {
+                tracing::info!(reason, %error, help, "redis sends calls elsewhere");
             }
         }
     }
 
-    fn report(&self, number: u64) {
+    fn report(&self, number: u64, what: Report) {
         // Full: the keeper already has a report to read.
-        let _ = self.broken.try_send(number);
+        let _ = self.reports.try_send((number, what));
     }
 }
 
-/// Keeps a connection up until its owner is dropped.
-async fn keep(target: Target, state: watch::Sender<State>, mut reports: mpsc::Receiver<u64>) {
-    let mut number = 0;
-    let (mut outage_is_logged, mut refusal_is_logged) = (false, false);
-    while !reports.is_closed() {
-        match timeout(CONNECT_TIMEOUT, connect(&target)).await {
-            Ok(Ok(connection)) => {
-                number += 1;
-                (outage_is_logged, refusal_is_logged) = (false, false);
-                tracing::info!(connection = number, "connected to redis");
-                state.send_replace(State::Up(number, connection));
-                while let Some(broken) = reports.recv().await {
-                    if broken == number {
-                        break;
-                    }
-                }
-                if reports.is_closed() {
-                    return;
-                }
-                tracing::warn!(connection = number, "the connection to redis broke");
-                state.send_replace(State::Connecting);
-            }
-            failure => {
-                // The error names an address at most, never a password.
-                let error = failure.ok().and_then(Result::err);
-                if error.as_ref().is_some_and(is_login_refused) {
-                    if !mem::replace(&mut refusal_is_logged, true) {
-                        tracing::error!(
-                            error = error.as_ref().map(tracing::field::display),
-                            "redis refuses the login; retrying"
-                        );
-                    }
-                } else if !mem::replace(&mut outage_is_logged, true) {
-                    tracing::warn!(
-                        error = error.as_ref().map(tracing::field::display),
-                        "redis is unreachable; retrying"
-                    );
-                }
-                state.send_replace(State::Down);
-                sleep(RETRY_AFTER).await;
-            }
-        }
-    }
-}
-
-async fn connect(target: &Target) -> Result<MultiplexedConnection, RedisError> {
-    // The time-outs are ours: a second timer for each call would only add cost.
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(None)
-        .set_response_timeout(None)
-        .set_pipeline_buffer_size(PIPELINE);
-    let mut connection =
-        target.endpoint.client().await?.get_multiplexed_async_connection_with_config(&config).await?;
-    for script in script::all() {
-        load(&mut connection, script).await?;
-    }
-    learn_layout(&mut connection, target).await?;
-    Ok(connection)
-}
-
-/// Reads the server's layout before anything else is asked, and writes it where there is none. A server that refuses the one or the other
-/// says so again, where it is noticed: at the first reading of the registry, with which an earlier layout is raised. Not here: a process
-/// that connects may still find that it cannot serve.
-async fn learn_layout(
-    connection: &mut MultiplexedConnection,
-    Target { meta, counters, layout, .. }: &Target,
-) -> Result<(), RedisError> {
-    let mut read = redis::cmd("HMGET");
-    read.arg(meta).arg("layout").arg("min_layout");
-    let answer = send(connection, &read).await;
-    if let Ok(Value::Array(found)) = &answer
-        && found.iter().all(|value| *value == Value::Nil)
-    {
-        // A server that takes no writes refuses this script as a whole, so it is called only where it is needed.
-        let mut describe = script::META.call(2);
-        push_meta(&mut describe, meta, counters);
-        if let Ok(Value::BulkString(found)) = send(connection, &describe).await {
-            // What is wrong is logged there, and refuses every call from then on.
-            let _ = layout.read(&mut Reader::new(&found));
-        }
-        return Ok(());
-    }
-    match answer {
-        Ok(found) => layout.read_text(found),
-        Err(error) if is_login_refused(&error) || error.is_io_error() => return Err(error),
-        Err(_) => {}
-    }
-    Ok(())
-}
-
-/// Whether the server wants another password, or one at all.
-fn is_login_refused(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
-}
-
-async fn load(connection: &mut MultiplexedConnection, script: &Script) -> Result<(), RedisError> {
-    let mut cmd = redis::cmd("SCRIPT");
-    cmd.arg("LOAD").arg(&script.code);
-    send(connection, &cmd).await.map(|_| ())
-}
-
-async fn send(connection: &mut MultiplexedConnection, cmd: &Cmd) -> Result<Value, RedisError> {
+pub(super) async fn send(connection: &mut MultiplexedConnection, cmd: &Cmd) -> Result<Value, RedisError> {
     connection.send_packed_command(cmd).await?.extract_error()
 }

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use redis::{AsyncConnectionConfig, Cmd, RedisError, Value, aio::MultiplexedConnection};
+use redis::{Cmd, RedisError, Value, aio::MultiplexedConnection};
 
 use super::{
-    Endpoint, Hazard, Keyspace, Password, SettingsError,
-    keyspace::{DEPLOYMENT, HASH_KEY_FIELD},
+    Hazard, RedisAccess, RedisUrl, SettingsError,
+    dialer::Dialer,
+    keyspace::{DEPLOYMENT, HASH_KEY_FIELD, Keyspace},
+    locator::Locator,
     safety::{self, field},
 };
 use crate::store::Unsupported;
@@ -77,10 +79,6 @@ pub struct Examination {
     pub is_too_old: bool,
     /// Whether it takes writes: it is no replica of another.
     pub is_primary: bool,
-    /// Its replicas.
-    pub replicas: u64,
-    /// Whether it refuses writes that no replica will get soon (`min-replicas-to-write`).
-    pub wants_replicas: bool,
     /// What can make it forget.
     pub hazards: Vec<Hazard>,
     /// Whether it has this organization's data, and why this release would leave them alone.
@@ -93,24 +91,22 @@ pub struct Examination {
     pub clock_ahead_ms: i64,
 }
 
-/// Looks at the server at `url` as the store of `organization` would use it.
+/// Looks at the server that the store of `organization` would use.
 ///
 /// # Errors
-/// It cannot be asked, in words that hold neither its address nor a password.
+/// It cannot be found or asked, in words that hold no password.
 pub async fn examine(
-    url: &str,
-    password: Option<Password>,
+    url: &RedisUrl,
+    access: RedisAccess,
     organization: &str,
 ) -> Result<Examination, String> {
     if organization.is_empty() || organization.contains(['{', '}']) {
         return Err(SettingsError::Organization(organization.to_owned()).to_string());
     }
-    let endpoint = Endpoint::new(url, password).map_err(|error| error.to_string())?;
+    let (keyspace, dialer) = (Keyspace::new(organization), Dialer::new(url, access));
+    let locator = Locator::new(&url.place, dialer.clone(), &keyspace.meta);
     // The caller bounds the whole of it.
-    let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-    let client = endpoint.client().await.map_err(|error| words(&error))?;
-    let connection = client.get_multiplexed_async_connection_with_config(&config).await;
-    let mut server = Server(connection.map_err(|error| words(&error))?);
+    let mut server = Server(connect(&locator, &dialer).await?);
     let (round_trip, clock_ahead_ms) = match server.clock().await {
         Ok(read) => read,
         // It is among what is denied.
@@ -121,19 +117,36 @@ pub async fn examine(
     let info: String = server.ask(redis::cmd("INFO").arg("everything")).await.unwrap_or_default();
     let save = server.ask(redis::cmd("CONFIG").arg("GET").arg("save")).await;
     let takes_snapshots = save.ok().and_then(|save: Value| safety::says_when(&save));
-    let keyspace = Keyspace::new(organization);
     Ok(Examination {
         version: version(&info),
         is_too_old: major(&info).is_some_and(|major| major < 7),
         is_primary: field(&info, "role") != Some("slave"),
-        replicas: field(&info, "connected_slaves").and_then(|count| count.parse().ok()).unwrap_or(0),
-        wants_replicas: field(&info, "min_slaves_good_slaves").is_some(),
-        hazards: safety::hazards_of(&info, takes_snapshots),
+        hazards: safety::hazards_of(&info, takes_snapshots, locator.has_sentinels()),
         layout: server.layout(&keyspace).await,
         denied: server.denied(&keyspace).await,
         round_trip,
         clock_ahead_ms,
     })
+}
+
+/// To the first server that is the right one, of those that may be.
+async fn connect(locator: &Locator, dialer: &Dialer) -> Result<MultiplexedConnection, String> {
+    let mut refused = "no server takes writes".to_owned();
+    for address in locator.candidates().await.map_err(|error| error.to_string())? {
+        let mut connection = match dialer.connect(&address).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                refused = words(&error);
+                continue;
+            }
+        };
+        match locator.is_right(&mut connection).await {
+            Ok(true) => return Ok(connection),
+            Ok(false) => {}
+            Err(error) => refused = words(&error),
+        }
+    }
+    Err(refused)
 }
 
 struct Server(MultiplexedConnection);

@@ -193,7 +193,7 @@ pub(super) fn spend_line(month: u32, team: &Arc<str>, field: &str) -> Option<Usa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Series;
+    use crate::store::{Series, redis::locator::slot_of};
 
     #[test]
     fn a_row_is_read_as_it_was_written() {
@@ -221,6 +221,86 @@ mod tests {
     fn a_row_of_layout_5_is_read() {
         let row = UsageKey::of_day(202_611, "t".into(), 20_261_123, "a|b".into(), "c|d".into());
         assert_eq!(spend_line(202_611, &"t".into(), "20261123|3|a|b|c|d"), Some(row));
+    }
+
+    /// A script may touch all keys of an organization, and only those: in a cluster they have to be in one slot.
+    #[test]
+    fn every_key_of_an_organization_is_in_its_slot() {
+        for organization in ["acme", "a", "x.y-z", "0"] {
+            let keys = Keyspace::new(organization);
+            let set = UsageSet { series: Series::Users, period: 20_261_123, team: "t{other}".into() };
+            let mut cmd = redis::Cmd::new();
+            keys.push_reserve(&mut cmd);
+            keys.push_decisions(&mut cmd);
+            let pushed = cmd.args_iter().map(|arg| match arg {
+                redis::Arg::Simple(key) => String::from_utf8(key.to_vec()).unwrap(),
+                _ => panic!("no key"),
+            });
+            let Keyspace {
+                prefix,
+                counters,
+                history,
+                cooldowns,
+                sweep,
+                records,
+                terms,
+                earlier,
+                unreported,
+                registry,
+                revision,
+                audit,
+                replicas,
+                decisions,
+                decisions_watched,
+                crossings,
+                outbox,
+                outbox_order,
+                outbox_due,
+                policies,
+                policy_documents,
+                meta,
+            } = &keys;
+            let fields = [
+                prefix,
+                counters,
+                history,
+                cooldowns,
+                sweep,
+                records,
+                terms,
+                earlier,
+                unreported,
+                registry,
+                revision,
+                audit,
+                replicas,
+                decisions,
+                decisions_watched,
+                crossings,
+                outbox,
+                outbox_order,
+                outbox_due,
+                policies,
+                policy_documents,
+                meta,
+            ];
+            let made = [
+                keys.uses(SecretId(7)),
+                keys.usage(&set),
+                keys.spend(202_611, "t{other}"),
+                keys.reported(20_261_101),
+                keys.denied(202_611),
+                keys.added([7; 16]),
+                keys.spenders(202_611),
+                format!("{outbox_due}:queue"),
+                format!("{prefix}:reservation:id"),
+            ];
+            let all: Vec<String> = fields.into_iter().cloned().chain(made).chain(pushed).collect();
+            assert!(all.len() > 30);
+            for key in all {
+                assert_eq!(slot_of(&key), slot_of(organization), "{key}");
+            }
+        }
     }
 
     #[test]

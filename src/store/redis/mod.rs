@@ -10,27 +10,33 @@ mod connection;
 mod cooldowns;
 mod counters;
 mod decisions;
-mod endpoint;
+mod dialer;
 mod examine;
+mod fault;
 mod find;
+mod keeper;
 mod keyspace;
 mod layout;
 mod load;
+mod locator;
 mod outbox;
 mod password;
 mod policies;
 mod queue;
 mod record;
+mod redirect;
 mod refusing;
 mod registry;
 mod remembered;
 mod replicas;
+mod reread;
 mod reserve;
 mod reserve_batch;
 mod safety;
 mod script;
 mod server_time;
 mod sets;
+mod settings;
 mod settle;
 mod settle_batch;
 mod settle_sum;
@@ -39,26 +45,28 @@ mod sweep;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod unreported;
 mod wire;
 
 use std::{
-    fmt,
     sync::{Arc, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
 
 use bytes::Bytes;
+pub use dialer::RedisAccess;
 pub use examine::{Examination, examine};
 pub use layout::LayoutGate;
 pub use password::Password;
 use redis::Value;
 pub use safety::{Hazard, Hazards};
-use thiserror::Error;
+pub use settings::{RedisSettings, SettingsError};
+pub use tls::{RedisTls, RedisTlsError, RedisTlsFiles};
 
 use self::{
-    connection::{Connection, Target},
-    endpoint::Endpoint,
+    connection::Connection,
+    keeper::Target,
     keyspace::Keyspace,
     queue::Queue,
     refusing::Refusing,
@@ -81,51 +89,11 @@ use crate::domain::{
     key::SecretId,
 };
 use crate::runtime::clock::{Clock, Monotonic};
+pub use crate::syntax::redis_url::{RedisNode, RedisPlace, RedisUrl, RedisUrlError};
 
 /// How often to try a reservation or a step of the sweep when the server's time was estimated too early, or its clock was set:
 /// each answer corrects the estimate for the next attempt.
 const ATTEMPTS: u32 = 3;
-
-/// Where the store is and how it is used.
-#[derive(Clone)]
-pub struct RedisSettings {
-    /// `redis://[user:password@]host[:port][/database]`.
-    pub url: String,
-    /// The password, if the url has none.
-    pub password: Option<Password>,
-    /// The organization; part of every key, and the hash tag that keeps them together in a cluster.
-    pub organization: String,
-    /// The longest that any call takes. Suggested: 250 ms.
-    pub deadline: Duration,
-    /// Keeps the process off a server whose layout this release does not know. Stores made of clones of these settings share it.
-    pub layout: LayoutGate,
-    /// Where reservations are counted that ended without a report and that these stores booked.
-    pub unreported: Unreported,
-}
-
-/// Without the url, as it may contain a password.
-impl fmt::Debug for RedisSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisSettings")
-            .field("organization", &self.organization)
-            .field("deadline", &self.deadline)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why settings cannot be used. None repeats the url, as it may contain a password.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum SettingsError {
-    /// Not a Redis server's url, or of a kind that this build cannot connect to.
-    #[error("the store's url is not of the form `redis://[user:password@]host[:port][/database]`")]
-    Url,
-    /// A hash tag ends at the first `}` and must not be empty.
-    #[error("the organization `{0}` is empty or holds a brace, so it cannot be part of a key")]
-    Organization(String),
-    /// No call can be answered in zero time.
-    #[error("the deadline of store calls is zero")]
-    Deadline,
-}
 
 /// A store on a Redis server. Cheap to clone.
 #[derive(Clone)]
@@ -136,6 +104,9 @@ struct Inner {
     /// For reports, opened by the first one.
     reports: OnceLock<Connection>,
     target: Target,
+    /// For what all organizations share, where that is on another server; opened when it is first asked.
+    deployment: OnceLock<Connection>,
+    deployment_target: Target,
     keyspace: Keyspace,
     layout: LayoutGate,
     time: ServerTime,
@@ -158,20 +129,15 @@ impl RedisStore {
     /// # Errors
     /// The settings cannot be used. An unreachable server is no error here.
     pub fn connect(settings: RedisSettings, clock: Clock) -> Result<Self, SettingsError> {
-        let RedisSettings { url, password, organization, deadline, layout, unreported } = settings;
-        if organization.is_empty() || organization.contains(['{', '}']) {
-            return Err(SettingsError::Organization(organization));
-        }
-        if deadline.is_zero() {
-            return Err(SettingsError::Deadline);
-        }
-        let (endpoint, keyspace) = (Endpoint::new(&url, password)?, Keyspace::new(&organization));
-        let (meta, counters) = (keyspace.meta.clone(), keyspace.counters.clone());
-        let target = Target { endpoint, meta, counters, layout: layout.clone() };
+        let keyspace = Keyspace::new(&settings.organization);
+        let (target, deployment_target) = settings.targets(&keyspace)?;
+        let RedisSettings { deadline, layout, unreported, .. } = settings;
         let inner = Arc::new(Inner {
             connection: Connection::open(target.clone(), deadline),
             reports: OnceLock::new(),
             target,
+            deployment: OnceLock::new(),
+            deployment_target,
             keyspace,
             layout,
             time: ServerTime::new(clock),

@@ -1,25 +1,15 @@
 //! The password for the server: a fixed one, or that in a file, which may change while the service runs.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::{Duration, Instant},
+    sync::Arc,
 };
 
 use thiserror::Error;
-use tokio::{sync::oneshot, time::timeout};
 
+use super::reread::{Files, Reread};
 use crate::domain::secret::{self, MalformedSecret};
-
-/// How long a connection waits for the file: it may be on a volume that is slow to answer. Longer reading goes on beside.
-const READ_TIMEOUT: Duration = Duration::from_millis(250);
-/// How long the password that was read with the settings serves new connections: those that the start makes.
-const STARTING: Duration = Duration::from_secs(1);
 
 /// The password for a Redis server. Clones of one that is in a file share what they know of the file.
 #[derive(Clone)]
@@ -27,25 +17,12 @@ pub struct Password(Source);
 
 #[derive(Clone)]
 enum Source {
-    Fixed(Arc<str>),
-    File(Arc<PasswordFile>),
+    Fixed(Arc<String>),
+    File(Arc<Reread<PasswordFile>>),
 }
 
 struct PasswordFile {
     path: PathBuf,
-    /// When the settings read it.
-    started: Instant,
-    /// Whether the file is being read: one thread at a time may hang on it.
-    is_reading: AtomicBool,
-    /// Locked for an assignment at a time.
-    known: Mutex<Known>,
-}
-
-struct Known {
-    /// The password at the last reading that found one.
-    last_read: Arc<str>,
-    /// Whether the last reading found none; logged when that changes.
-    is_failing: bool,
 }
 
 /// Why a file gives no password. Reveals nothing of its content.
@@ -55,92 +32,49 @@ enum Unusable {
     Unreadable(#[from] io::Error),
     #[error(transparent)]
     Malformed(#[from] MalformedSecret),
-    #[error("it was not read within {} ms", READ_TIMEOUT.as_millis())]
-    Slow,
 }
 
 impl Password {
     /// A password that never changes.
     #[must_use]
     pub fn fixed(password: &str) -> Self {
-        Self(Source::Fixed(password.into()))
+        Self(Source::Fixed(Arc::new(password.to_owned())))
     }
 
     /// The password in the file at `path`, which is read again for each new connection. `last_read` was read there just now, and is
     /// used while the file holds no password. It need not be the one that last worked: the server's password is changed first.
     #[must_use]
     pub fn file(path: PathBuf, last_read: &str) -> Self {
-        let known = Known { last_read: last_read.into(), is_failing: false };
-        Self(Source::File(Arc::new(PasswordFile {
-            path,
-            started: Instant::now(),
-            is_reading: AtomicBool::new(false),
-            known: Mutex::new(known),
-        })))
+        Self(Source::File(Arc::new(Reread::new(PasswordFile { path }, last_read.to_owned()))))
     }
 
     /// The password for a connection that is made now.
-    pub(super) async fn current(&self) -> Arc<str> {
-        let file = match &self.0 {
-            Source::Fixed(password) => return Arc::clone(password),
-            Source::File(file) => file,
-        };
-        if file.started.elapsed() >= STARTING {
-            file.read().await;
+    pub(super) async fn current(&self) -> Arc<String> {
+        match &self.0 {
+            Source::Fixed(password) => Arc::clone(password),
+            Source::File(file) => file.current().await,
         }
-        file.last_read()
     }
 }
 
-impl PasswordFile {
-    fn last_read(&self) -> Arc<str> {
-        Arc::clone(&self.known.lock().unwrap_or_else(PoisonError::into_inner).last_read)
+impl Files for PasswordFile {
+    type Content = String;
+    type Error = Unusable;
+
+    fn read(&self) -> Result<String, Unusable> {
+        read(&self.path)
     }
 
-    /// Reads the file on a thread of its own, which nothing waits for at the end, and learns what is in it.
-    async fn read(self: &Arc<Self>) {
-        if self.is_reading.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let (told, done) = oneshot::channel();
-        let file = Arc::clone(self);
-        let reader = thread::Builder::new().name("password".to_owned()).spawn(move || {
-            file.learn(read(&file.path));
-            file.is_reading.store(false, Ordering::Release);
-            // No one listens if it took too long.
-            let _ = told.send(());
-        });
-        match reader {
-            Ok(_) if timeout(READ_TIMEOUT, done).await.is_ok() => {}
-            Ok(_) => self.learn(Err(Unusable::Slow)),
-            Err(error) => {
-                self.is_reading.store(false, Ordering::Release);
-                self.learn(Err(error.into()));
-            }
-        }
+    fn say_new(&self) {
+        tracing::info!(file = %self.path.display(), "read a new password for redis");
     }
 
-    fn learn(&self, read: Result<String, Unusable>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match read {
-            Ok(password) => {
-                if *password != *known.last_read {
-                    tracing::info!(file = %self.path.display(), "read a new password for redis");
-                    known.last_read = password.into();
-                }
-                known.is_failing = false;
-            }
-            Err(error) => {
-                if !known.is_failing {
-                    tracing::error!(
-                        file = %self.path.display(),
-                        %error,
-                        "the file with the password for redis is unusable; using the last password it held"
-                    );
-                }
-                known.is_failing = true;
-            }
-        }
+    fn say_unusable(&self, reason: &dyn fmt::Display) {
+        tracing::error!(
+            file = %self.path.display(),
+            error = %reason,
+            "the file with the password for redis is unusable; using the last password it held"
+        );
     }
 }
 
@@ -174,8 +108,7 @@ mod tests {
     /// As a connection that is made some time after the start would.
     async fn read_now(password: &Password) -> String {
         let Source::File(file) = &password.0 else { panic!("no file") };
-        file.read().await;
-        file.last_read().to_string()
+        file.read_now().await.to_string()
     }
 
     #[tokio::test]
@@ -184,22 +117,22 @@ mod tests {
         let fifo = directory.path().join("password");
         assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
         let password = Password::file(fifo.clone(), "first");
-        assert_eq!(&*password.current().await, "first", "a start reads the file once");
+        assert_eq!(**password.current().await, *"first", "a start reads the file once");
         // Nothing writes into it.
         assert_eq!([read_now(&password).await, read_now(&password).await], ["first", "first"]);
         // What comes late is learnt all the same.
         fs::write(&fifo, "second").unwrap();
         let Source::File(file) = &password.0 else { panic!("no file") };
-        while file.is_reading.load(Ordering::Acquire) {
+        while file.is_reading() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(&*file.last_read(), "second");
+        assert_eq!(*file.last_read(), "second");
     }
 
     #[tokio::test]
     async fn a_file_that_holds_no_password_at_first_gives_the_one_it_held_before() {
         let password = Password::file("/nowhere/password".into(), "first");
-        assert_eq!(&*password.current().await, "first");
-        assert_eq!(&*Password::fixed("only").current().await, "only");
+        assert_eq!(**password.current().await, *"first");
+        assert_eq!(**Password::fixed("only").current().await, *"only");
     }
 }

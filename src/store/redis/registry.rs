@@ -6,6 +6,7 @@ use redis::Value;
 
 use super::{
     Inner, bytes,
+    connection::Connection,
     keyspace::{DEPLOYMENT, HASH_KEY_FIELD, Keyspace},
     layout::push_meta,
     script,
@@ -118,17 +119,26 @@ impl Inner {
         if let Some(proposed) = proposed {
             let mut cmd = redis::cmd("HSETNX");
             cmd.arg(DEPLOYMENT).arg(HASH_KEY_FIELD).arg(proposed);
-            self.connection.run(&cmd).await?;
+            self.deployment().run(&cmd).await?;
         }
         let mut cmd = redis::cmd("HGET");
         cmd.arg(DEPLOYMENT).arg(HASH_KEY_FIELD);
-        match self.connection.run(&cmd).await? {
+        match self.deployment().run(&cmd).await? {
             Value::Nil => Ok(None),
             found => bytes(found)?.try_into().map(Some).map_err(|_| {
                 tracing::error!(redis_key = DEPLOYMENT, "the key that secrets are hashed with is damaged");
                 StoreError::Corrupt
             }),
         }
+    }
+
+    /// The connection for what all organizations share.
+    fn deployment(&self) -> &Connection {
+        if !self.target.locator.is_cluster() {
+            return &self.connection;
+        }
+        let open = || Connection::open_patient(self.deployment_target.clone(), self.connection.deadline());
+        self.deployment.get_or_init(open)
     }
 
     /// All records, page by page: each that exists from the first page to the last, at least once.

@@ -20,6 +20,8 @@ pub enum Hazard {
     MayEvict,
     /// It writes neither an append-only file nor snapshots.
     KeepsNothing,
+    /// It has replicas, or Sentinels that replace it by one, and acknowledges what none of them has.
+    LosesAcknowledged,
     /// It writes no append-only file, and does not say whether it takes snapshots: managed servers refuse `CONFIG`.
     MayKeepNothing,
 }
@@ -43,6 +45,10 @@ impl fmt::Display for Hazard {
             Self::MayKeepNothing => f.write_str(
                 "redis does not say whether it keeps anything over a restart (`appendonly` is off, and `CONFIG GET save` is \
                  refused): all that was spent could be forgotten; set `appendonly yes`",
+            ),
+            Self::LosesAcknowledged => f.write_str(
+                "redis takes writes that no replica has (`min-replicas-to-write` is 0): a failover forgets what was spent before it, for \
+                 some ten seconds of a planned one; set `min-replicas-to-write 1` and `min-replicas-max-lag 1` on it and its replicas",
             ),
             Self::KeepsNothing => f.write_str(
                 "redis keeps nothing over a restart (`appendonly` is off, `save` is empty): all that was spent would be \
@@ -78,7 +84,7 @@ impl Inner {
             true => None,
             false => self.takes_snapshots().await,
         };
-        Ok(hazards_of(&info, takes_snapshots))
+        Ok(hazards_of(&info, takes_snapshots, self.target.locator.has_sentinels()))
     }
 
     /// The text of `INFO`; empty if the server answers but refuses it.
@@ -97,8 +103,9 @@ impl Inner {
     }
 }
 
-/// What `info`, the text of `INFO`, shows of a server; `takes_snapshots`: `None` if it does not say.
-pub(super) fn hazards_of(info: &str, takes_snapshots: Option<bool>) -> Vec<Hazard> {
+/// What `info`, the text of `INFO`, shows of a server; `takes_snapshots`: `None` if it does not say. With Sentinels it can be replaced by a
+/// replica even while it has none.
+pub(super) fn hazards_of(info: &str, takes_snapshots: Option<bool>, has_sentinels: bool) -> Vec<Hazard> {
     let evicts = match field(info, "maxmemory_policy") {
         Some("noeviction") => None,
         Some(policy) => Some(Hazard::Evicts { policy: policy.to_owned() }),
@@ -110,7 +117,12 @@ pub(super) fn hazards_of(info: &str, takes_snapshots: Option<bool>) -> Vec<Hazar
         Some(false) => Some(Hazard::KeepsNothing),
         None => Some(Hazard::MayKeepNothing),
     };
-    evicts.into_iter().chain(forgets).collect()
+    let number = |name| field(info, name).and_then(|number| number.parse::<u64>().ok());
+    let has_replicas = number("connected_slaves").is_some_and(|count| count > 0) || has_sentinels;
+    // The line is there only where both settings are.
+    let is_unbounded = !info.is_empty() && has_replicas && number("min_slaves_good_slaves").is_none();
+    let loses = is_unbounded.then_some(Hazard::LosesAcknowledged);
+    evicts.into_iter().chain(forgets).chain(loses).collect()
 }
 
 /// Whether it writes an append-only file.

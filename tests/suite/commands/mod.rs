@@ -23,6 +23,12 @@ const NOT_RUN: [(&str, &str); 10] = [
     ),
     ("tollgate serve --store redis://127.0.0.1:6379 --policy policy.toml", "the same"),
     (
+        "tollgate serve --policy policy.toml --store rediss+sentinel://s1,s2,s3/main --redis-tls-ca-file ca.pem \
+         --redis-tls-cert-file tollgate.pem --redis-tls-key-file tollgate-key.pem --redis-username tollgate \
+         --redis-password-file redis-password",
+        "needs Sentinels and certificates: `topology` and `redis_access`",
+    ),
+    (
         "tollgate serve --policy policy.toml --listen 0.0.0.0:50051 --tls-cert-file server.pem --tls-key-file \
          server-key.pem --tls-client-ca-file clients.pem",
         "needs certificates and listens beyond loopback: `tls::process`",

@@ -1,4 +1,5 @@
-//! What a store does, once for all of them: each behaviour runs on the plain model, on the embedded store and on Redis.
+//! What a store does, once for all of them: each behaviour runs on the plain model, on the embedded store, on Redis,
+//! and on a Redis Cluster.
 
 mod additions;
 mod audit;
@@ -55,6 +56,13 @@ macro_rules! behaviours {
         mod redis {
             $(#[tokio::test] async fn $name() {
                 let Some(fixture) = crate::harness::Fixture::redis() else { return };
+                super::$name(&fixture).await;
+            })*
+        }
+        // Where each key of each call has to be declared, and in one slot.
+        mod cluster {
+            $(#[tokio::test] async fn $name() {
+                let Some(fixture) = crate::harness::Fixture::cluster() else { return };
                 super::$name(&fixture).await;
             })*
         }

@@ -67,6 +67,13 @@ impl Fixture<RedisStore> {
         Some(Self::of_redis(settings(redis_server::shared()?, &organization())))
     }
 
+    /// The same on a cluster of one node.
+    pub(crate) fn cluster() -> Option<Self> {
+        let node = redis_server::cluster()?;
+        let url = format!("redis+cluster://{}", node.address()).parse().unwrap();
+        Some(Self::of_redis(RedisSettings { url, ..settings(node, &organization()) }))
+    }
+
     pub(crate) fn of_redis(settings: RedisSettings) -> Self {
         let clock = ManualClock::new(START);
         let store = RedisStore::connect(settings, Clock::Manual(clock.clone())).unwrap();

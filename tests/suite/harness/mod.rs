@@ -20,7 +20,7 @@ use tollgate::{
     domain::{Timestamp, policy::Policy},
     policy_file::parse_policy_at,
     rpc::{ERROR_DOMAIN, ERRORS, Effect},
-    store::redis::{LayoutGate, RedisSettings},
+    store::redis::{LayoutGate, RedisAccess, RedisSettings},
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -72,8 +72,8 @@ fn scratch() -> TempDir {
 /// Settings for a store of `organization` on `redis`.
 pub(crate) fn settings(redis: &RedisServer, organization: &str) -> RedisSettings {
     RedisSettings {
-        url: redis.url(),
-        password: None,
+        url: redis.url().parse().unwrap(),
+        access: RedisAccess::default(),
         organization: organization.to_owned(),
         deadline: REDIS_DEADLINE,
         layout: LayoutGate::default(),

@@ -3,12 +3,13 @@
 use crate::store::Backend as _;
 use std::{
     net::TcpListener,
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use crate::runtime::clock::{Clock, ManualClock};
-use crate::store::redis::{RedisSettings, RedisStore};
+use crate::store::redis::{RedisAccess, RedisSettings, RedisStore};
 
 /// A server that ends with the test.
 pub(super) struct Server {
@@ -20,9 +21,24 @@ pub(super) struct Server {
 impl Server {
     /// `None`, with a loud message, if there is no `redis-server`; on CI that fails.
     pub(super) fn start() -> Option<Self> {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self::start_with(&[])
+    }
+
+    /// The same with more arguments.
+    pub(super) fn start_with(more: &[&str]) -> Option<Self> {
+        Self::start_in(tempfile::tempdir().unwrap(), more)
+    }
+
+    /// The same with the data of a snapshot.
+    pub(super) fn start_from(snapshot: &Path, more: &[&str]) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        match spawn(port, dir.path()) {
+        std::fs::copy(snapshot, dir.path().join("dump.rdb")).unwrap();
+        Self::start_in(dir, more)
+    }
+
+    fn start_in(dir: tempfile::TempDir, more: &[&str]) -> Option<Self> {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        match spawn(port, dir.path(), more) {
             Ok(child) => Some(Self { child, port, dir }),
             Err(error) => {
                 assert!(std::env::var("CI").as_deref() != Ok("true"), "no redis-server on CI: {error}");
@@ -32,13 +48,39 @@ impl Server {
         }
     }
 
+    /// `redis://127.0.0.1:port`.
+    pub(super) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A connection by hand, once the server listens.
+    pub(super) fn by_hand(&self) -> redis::Connection {
+        let client = redis::Client::open(self.url()).unwrap();
+        let start = Instant::now();
+        loop {
+            match client.get_connection() {
+                Ok(connection) => return connection,
+                Err(error) => assert!(start.elapsed() < Duration::from_secs(10), "{error}"),
+            }
+        }
+    }
+
+    /// A connection of an ACL user.
+    pub(super) fn log_in(&self, user: &str, password: &str) -> Result<redis::Connection, redis::RedisError> {
+        redis::Client::open(format!("redis://{user}:{password}@127.0.0.1:{}", self.port))?.get_connection()
+    }
+
     pub(super) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     pub(super) fn restart(&mut self) {
-        self.child = spawn(self.port, self.dir.path()).unwrap();
+        self.child = spawn(self.port, self.dir.path(), &[]).unwrap();
     }
 
     pub(super) fn signal(&self, signal: &str) {
@@ -52,8 +94,8 @@ impl Server {
 
     pub(super) fn store_of(&self, organization: &str, clock: Clock) -> RedisStore {
         let settings = RedisSettings {
-            url: format!("redis://127.0.0.1:{}", self.port),
-            password: None,
+            url: self.url().parse().unwrap(),
+            access: RedisAccess::default(),
             organization: organization.into(),
             deadline: Duration::from_millis(250),
             layout: super::LayoutGate::default(),
@@ -77,11 +119,12 @@ impl Drop for Server {
     }
 }
 
-fn spawn(port: u16, dir: &std::path::Path) -> std::io::Result<Child> {
+fn spawn(port: u16, dir: &Path, more: &[&str]) -> std::io::Result<Child> {
     Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .arg("--dir")
         .arg(dir)
+        .args(more)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -1,0 +1,136 @@
+//! How a server is connected to: TCP, TLS or a socket, and a login with what stands in the files of the moment.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo, RedisError,
+    aio::MultiplexedConnection, io::tcp::TcpSettings,
+};
+
+use super::{Password, RedisTls, fault::is_login_refused};
+use crate::syntax::redis_url::{RedisNode, RedisPlace, RedisUrl};
+
+/// An unanswered packet breaks the connection after this long; well below the minutes that TCP allows by itself.
+const USER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Calls handed to the connection before callers wait for each other. How many there may be is decided earlier.
+const PIPELINE: usize = 1024;
+
+/// How Redis is logged into and trusted, besides what its address says.
+#[derive(Clone, Default)]
+pub struct RedisAccess {
+    /// The ACL user, if the address names none.
+    pub username: Option<String>,
+    /// The password, if the address has none.
+    pub password: Option<Password>,
+    /// The ACL user for Sentinels; without it and a password for them, the login is that for Redis.
+    pub sentinel_username: Option<String>,
+    /// The password for Sentinels.
+    pub sentinel_password: Option<Password>,
+    /// The certificates, with `rediss…`.
+    pub tls: RedisTls,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Address {
+    /// On a port.
+    Node(RedisNode),
+    /// On a socket of this machine.
+    Socket(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(node) => fmt::Display::fmt(node, f),
+            Self::Socket(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Login {
+    username: Option<String>,
+    password: Option<Password>,
+}
+
+/// Connects to servers. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    database: u32,
+    login: Login,
+    /// `None`: that for Redis.
+    sentinel_login: Option<Login>,
+    /// `None`: without TLS.
+    tls: Option<RedisTls>,
+}
+
+impl Dialer {
+    pub(super) fn new(url: &RedisUrl, access: RedisAccess) -> Self {
+        let database = match url.place {
+            RedisPlace::Server { database, .. } => database,
+            RedisPlace::Socket(_) | RedisPlace::Sentinel { .. } | RedisPlace::Cluster { .. } => 0,
+        };
+        let RedisAccess { username, password, sentinel_username, sentinel_password, tls } = access;
+        let in_address = url.password.as_deref().map(Password::fixed);
+        let login = Login { username: url.username.clone().or(username), password: in_address.or(password) };
+        let has_own = sentinel_username.is_some() || sentinel_password.is_some();
+        let own = Login { username: sentinel_username, password: sentinel_password };
+        Self { database, login, sentinel_login: has_own.then_some(own), tls: url.is_tls.then_some(tls) }
+    }
+
+    /// A connection to a server of data.
+    pub(super) async fn connect(&self, address: &Address) -> Result<MultiplexedConnection, RedisError> {
+        self.dial(address, Some(&self.login), self.database).await
+    }
+
+    /// A connection to a Sentinel.
+    pub(super) async fn connect_to_sentinel(
+        &self,
+        address: &Address,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        if let Some(own) = &self.sentinel_login {
+            return self.dial(address, Some(own), 0).await;
+        }
+        match self.dial(address, Some(&self.login), 0).await {
+            // Most Sentinels have no password although Redis has one.
+            Err(error) if is_login_refused(&error) => self.dial(address, None, 0).await,
+            dialled => dialled,
+        }
+    }
+
+    async fn dial(
+        &self,
+        address: &Address,
+        login: Option<&Login>,
+        database: u32,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        // The time-outs are ours: a second timer for each call would only add cost.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(PIPELINE);
+        let mut settings = RedisConnectionInfo::default().set_db(database.into());
+        if let Some(Login { username, password: Some(password) }) = login {
+            settings = settings.set_password(&**password.current().await);
+            if let Some(username) = username {
+                settings = settings.set_username(username);
+            }
+        }
+        let place = match (address, &self.tls) {
+            (Address::Socket(path), _) => ConnectionAddr::Unix(path.clone()),
+            (Address::Node(RedisNode { host, port }), None) => ConnectionAddr::Tcp(host.clone(), *port),
+            (Address::Node(RedisNode { host, port }), Some(_)) => {
+                let host = host.clone();
+                ConnectionAddr::TcpTls { host, port: *port, insecure: false, tls_params: None }
+            }
+        };
+        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(USER_TIMEOUT);
+        let info = place.into_connection_info()?.set_tcp_settings(tcp).set_redis_settings(settings);
+        let client = match (&self.tls, address) {
+            (Some(tls), Address::Node(_)) => Client::build_with_tls(info, tls.current().await)?,
+            _ => Client::open(info)?,
+        };
+        client.get_multiplexed_async_connection_with_config(&config).await
+    }
+}

@@ -1,0 +1,299 @@
+//! The task that keeps a connection: it finds the server, connects, and does both again when a call reports that something is wrong.
+
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
+
+use redis::{Pipeline, RedisError, Value, aio::MultiplexedConnection};
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
+
+use super::{
+    connection::send,
+    dialer::{Address, Dialer},
+    fault::{self, is_login_refused},
+    layout::{LayoutGate, push_meta},
+    locator::{LocateError, Locator},
+    script::{self, Script},
+    wire::Reader,
+};
+use crate::syntax::redis_url::RedisNode;
+
+/// How long setting up a connection may take, handshake and scripts included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between attempts to connect: recovery follows the server's by this much, and a dead server is not flooded.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// The same before a redirection is followed: two nodes that name each other are not flooded.
+const FOLLOW_AFTER: Duration = Duration::from_millis(20);
+/// How young a connection to a fixed server may be to be replaced for a doubt: the new one leads to the same server, most often.
+const FIXED_FOR: Duration = Duration::from_secs(1);
+/// The most servers that one attempt tries: after a failover, two may be named, and each may name another.
+const MAX_CANDIDATES: usize = 4;
+
+#[derive(Clone)]
+pub(super) enum State {
+    /// No attempt has failed yet: calls wait, within their deadline.
+    Connecting,
+    /// The last attempt failed: calls fail at once.
+    Down,
+    /// The connection and its sequence number.
+    Up(u64, MultiplexedConnection),
+}
+
+/// What a call found wrong with a connection.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// It broke, is silent, or is not logged in.
+    Broken,
+    /// The server may not be the right one any more.
+    Doubted,
+    /// Another node owns the slot: its address as Redis writes it.
+    Moved(String),
+}
+
+/// What a connection is for.
+#[derive(Clone)]
+pub(super) enum Purpose {
+    /// The data of an organization: the hash that says which layout the server has, and the one that says it once more.
+    Organization { meta: String, counters: String },
+    /// What all organizations share, under this key.
+    Deployment(&'static str),
+}
+
+/// What a connection needs to know of its server.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) dialer: Dialer,
+    pub(super) locator: Arc<Locator>,
+    pub(super) purpose: Purpose,
+    pub(super) layout: LayoutGate,
+}
+
+/// Why there is no connection. Names an address at most, never a password.
+#[derive(Debug, Error)]
+enum ConnectError {
+    #[error(transparent)]
+    Locate(#[from] LocateError),
+    #[error("{address}: {error}")]
+    Refused { address: Address, error: RedisError },
+    #[error("{address}: not within {} ms", CONNECT_TIMEOUT.as_millis())]
+    Slow { address: Address },
+    #[error("{address}: it is a replica")]
+    Replica { address: Address },
+    #[error("there is no server to try")]
+    None,
+}
+
+impl ConnectError {
+    fn is_login_refused(&self) -> bool {
+        matches!(self, Self::Refused { error, .. } if is_login_refused(error))
+    }
+}
+
+/// Keeps a connection up until its owner is dropped.
+pub(super) async fn keep(
+    target: Target,
+    state: watch::Sender<State>,
+    mut reports: mpsc::Receiver<(u64, Report)>,
+) {
+    let (mut number, mut hint) = (0, None);
+    let (mut outage_is_logged, mut refusal_is_logged) = (false, false);
+    while !reports.is_closed() {
+        match connect(&target, hint.take()).await {
+            Ok((address, connection)) => {
+                number += 1;
+                (outage_is_logged, refusal_is_logged) = (false, false);
+                tracing::info!(connection = number, %address, "connected to redis");
+                state.send_replace(State::Up(number, connection));
+                let since = Instant::now();
+                let Some(report) = watch_over(&target, &address, number, &mut reports).await else { return };
+                match report {
+                    Report::Broken => {
+                        tracing::warn!(connection = number, %address, "the connection to redis broke")
+                    }
+                    Report::Doubted => tracing::warn!(connection = number, %address, "redis is elsewhere"),
+                    Report::Moved(node) => {
+                        tracing::info!(connection = number, %address, "redis is elsewhere");
+                        hint = redirected(&node, &address);
+                    }
+                }
+                state.send_replace(State::Connecting);
+                if since.elapsed() < RETRY_AFTER {
+                    sleep(if hint.is_some() { FOLLOW_AFTER } else { RETRY_AFTER }).await;
+                }
+            }
+            Err(error) => {
+                let is_refusal = error.is_login_refused();
+                let is_logged = if is_refusal { &mut refusal_is_logged } else { &mut outage_is_logged };
+                match (mem::replace(is_logged, true), is_refusal) {
+                    (true, _) => {}
+                    (false, true) => tracing::error!(%error, "redis refuses the login; retrying"),
+                    (false, false) => tracing::warn!(%error, "redis is unreachable; retrying"),
+                }
+                state.send_replace(State::Down);
+                sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+}
+
+/// Waits until something is wrong with a connection; `None`: its owner was dropped.
+async fn watch_over(
+    target: &Target,
+    address: &Address,
+    number: u64,
+    reports: &mut mpsc::Receiver<(u64, Report)>,
+) -> Option<Report> {
+    let since = Instant::now();
+    let mut ticks = target.locator.asks_every().map(interval);
+    if let Some(ticks) = &mut ticks {
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first is over at once.
+        ticks.tick().await;
+    }
+    let mut looked_at = since;
+    loop {
+        let tick = async {
+            match &mut ticks {
+                Some(ticks) => {
+                    ticks.tick().await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            report = reports.recv() => match report {
+                None => return None,
+                // It is about an earlier connection.
+                Some((reported, _)) if reported != number => {}
+                Some((_, Report::Doubted)) => {
+                    let is_early = match &*target.locator {
+                        Locator::Fixed(_) => since.elapsed() < FIXED_FOR,
+                        Locator::Sentinel(_) | Locator::Slot(_) => looked_at.elapsed() < RETRY_AFTER,
+                    };
+                    if !is_early {
+                        looked_at = Instant::now();
+                        if target.locator.is_elsewhere(address).await {
+                            return Some(Report::Doubted);
+                        }
+                    }
+                }
+                Some((_, report)) => return Some(report),
+            },
+            () = tick => {
+                if target.locator.may_be_elsewhere(address).await {
+                    return Some(Report::Doubted);
+                }
+            }
+        }
+    }
+}
+
+/// Finds the server and connects to it; to the one at `hint` first, if there is one.
+async fn connect(
+    target: &Target,
+    hint: Option<RedisNode>,
+) -> Result<(Address, MultiplexedConnection), ConnectError> {
+    let mut candidates = match hint {
+        Some(node) => VecDeque::from([Address::Node(node)]),
+        None => target.locator.candidates().await?.into(),
+    };
+    let (mut last, mut tried) = (ConnectError::None, Vec::new());
+    while let Some(address) = candidates.pop_front() {
+        if tried.len() == MAX_CANDIDATES || tried.contains(&address) {
+            continue;
+        }
+        tried.push(address.clone());
+        match timeout(CONNECT_TIMEOUT, connect_to(target, &address)).await {
+            Ok(Ok(Some(connection))) => return Ok((address, connection)),
+            Ok(Ok(None)) => last = ConnectError::Replica { address },
+            Ok(Err(error)) => {
+                let node = error.redirect_node().and_then(|(node, _)| redirected(node, &address));
+                candidates.extend(node.map(Address::Node));
+                last = ConnectError::Refused { address, error };
+            }
+            Err(_) => last = ConnectError::Slow { address },
+        }
+    }
+    Err(last)
+}
+
+/// The node that a redirection names; without a host, it is another port of the one that was asked.
+fn redirected(node: &str, asked: &Address) -> Option<RedisNode> {
+    let Address::Node(asked) = asked else { return None };
+    RedisNode::redirected(node, &asked.host)
+}
+
+/// A connection that is ready for calls; `None`: the server is not the one that takes writes.
+async fn connect_to(target: &Target, address: &Address) -> Result<Option<MultiplexedConnection>, RedisError> {
+    let mut connection = target.dialer.connect(address).await?;
+    if !target.locator.is_right(&mut connection).await? {
+        return Ok(None);
+    }
+    match &target.purpose {
+        Purpose::Organization { meta, counters } => {
+            load_all(&mut connection).await?;
+            learn_layout(&mut connection, (meta.as_str(), counters.as_str()), &target.layout).await?;
+        }
+        Purpose::Deployment(key) => {
+            // Asks whether the key is here.
+            send(&mut connection, redis::cmd("EXISTS").arg(key)).await?;
+        }
+    }
+    Ok(Some(connection))
+}
+
+/// Reads the server's layout before anything else is asked, and writes it where there is none. A server that refuses the one or the other
+/// says so again, where it is noticed: at the first reading of the registry, with which an earlier layout is raised. Not here: a process
+/// that connects may still find that it cannot serve.
+async fn learn_layout(
+    connection: &mut MultiplexedConnection,
+    (meta, counters): (&str, &str),
+    layout: &LayoutGate,
+) -> Result<(), RedisError> {
+    let mut read = redis::cmd("HMGET");
+    read.arg(meta).arg("layout").arg("min_layout");
+    let answer = send(connection, &read).await;
+    if let Ok(Value::Array(found)) = &answer
+        && found.iter().all(|value| *value == Value::Nil)
+    {
+        // A server that takes no writes refuses this script as a whole, so it is called only where it is needed.
+        let mut describe = script::META.call(2);
+        push_meta(&mut describe, meta, counters);
+        if let Ok(Value::BulkString(found)) = send(connection, &describe).await {
+            // What is wrong is logged there, and refuses every call from then on.
+            let _ = layout.read(&mut Reader::new(&found));
+        }
+        return Ok(());
+    }
+    match answer {
+        Ok(found) => layout.read_text(found),
+        Err(error) if is_login_refused(&error) || error.is_io_error() => return Err(error),
+        Err(error) if fault::remedy(&error) == Some(fault::Remedy::Follow) => return Err(error),
+        Err(_) => {}
+    }
+    Ok(())
+}
+
+/// Loads a script that the server does not know.
+pub(super) async fn load(connection: &mut MultiplexedConnection, script: &Script) -> Result<(), RedisError> {
+    send(connection, &loading(script)).await.map(|_| ())
+}
+
+fn loading(script: &Script) -> redis::Cmd {
+    let mut cmd = redis::cmd("SCRIPT");
+    cmd.arg("LOAD").arg(&script.code);
+    cmd
+}
+
+/// Loads all scripts in one round trip.
+async fn load_all(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    let mut pipeline = Pipeline::new();
+    for script in script::all() {
+        pipeline.add_command(loading(script));
+    }
+    let answers = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
+    answers.into_iter().try_for_each(|answer| answer.extract_error().map(|_| ()))
+}

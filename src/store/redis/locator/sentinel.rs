@@ -1,0 +1,79 @@
+//! Which server is the primary, as Sentinels say.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use redis::{RedisError, Value, aio::MultiplexedConnection};
+use tokio::time::timeout;
+
+use super::super::{
+    dialer::{Address, Dialer},
+    fault::{self, Remedy},
+};
+use super::{ASK_TIMEOUT, LocateError, Unanswered, ask_all, text};
+use crate::syntax::redis_url::RedisNode;
+
+/// The Sentinels of a primary.
+pub(in super::super) struct Sentinels {
+    dialer: Dialer,
+    sentinels: Vec<RedisNode>,
+    primary: String,
+    /// Whose turn it is to be asked alone. Only spreads the questions.
+    turn: AtomicUsize,
+}
+
+impl Sentinels {
+    pub(super) const fn new(dialer: Dialer, sentinels: Vec<RedisNode>, primary: String) -> Self {
+        Self { dialer, sentinels, primary, turn: AtomicUsize::new(0) }
+    }
+
+    /// The primaries that Sentinels name: during a failover, or beside one that is cut off, there may be two.
+    pub(super) async fn primaries(&self) -> Result<Vec<RedisNode>, LocateError> {
+        let ask = |node| {
+            let (dialer, primary) = (self.dialer.clone(), self.primary.clone());
+            async move { named_by(&dialer, node, &primary).await }
+        };
+        let answers = ask_all(self.sentinels.clone(), ask).await;
+        match (answers.named.is_empty(), answers.without, answers.error) {
+            (false, ..) => Ok(answers.named),
+            (true, 1.., _) => Err(LocateError::UnknownPrimary(self.primary.clone())),
+            (true, 0, error) => Err(LocateError::NoSentinel(error.unwrap_or(Unanswered::Slow))),
+        }
+    }
+
+    /// Whether the next Sentinel names another primary than that at `address`. One that does not answer suspects nothing.
+    pub(super) async fn suspects(&self, address: &Address) -> bool {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let Some(node) = turn.checked_rem(self.sentinels.len()).and_then(|turn| self.sentinels.get(turn))
+        else {
+            return false;
+        };
+        let named = timeout(ASK_TIMEOUT, named_by(&self.dialer, node.clone(), &self.primary)).await;
+        matches!(named, Ok(Ok(Some(named))) if Address::Node(named.clone()) != *address)
+    }
+}
+
+/// The primary that this Sentinel names, if it knows one.
+async fn named_by(
+    dialer: &Dialer,
+    sentinel: RedisNode,
+    primary: &str,
+) -> Result<Option<RedisNode>, RedisError> {
+    let mut connection = dialer.connect_to_sentinel(&Address::Node(sentinel)).await?;
+    let mut cmd = redis::cmd("SENTINEL");
+    cmd.arg("GET-MASTER-ADDR-BY-NAME").arg(primary);
+    let answer = connection.send_packed_command(&cmd).await?.extract_error()?;
+    let Value::Array(answer) = answer else { return Ok(None) };
+    let [host, port] = answer.as_slice() else { return Ok(None) };
+    let port = text(port).and_then(|port| port.parse().ok());
+    Ok(text(host).zip(port).map(|(host, port)| RedisNode { host: host.to_owned(), port }))
+}
+
+/// Whether the server takes itself for a primary. One whose ACL does not say is believed: it would say so when it is written to.
+pub(super) async fn is_primary(connection: &mut MultiplexedConnection) -> Result<bool, RedisError> {
+    match connection.send_packed_command(&redis::cmd("ROLE")).await.and_then(Value::extract_error) {
+        Ok(Value::Array(answer)) => Ok(answer.first().and_then(text) == Some("master")),
+        Ok(_) => Ok(true),
+        Err(error) if fault::remedy(&error) == Some(Remedy::Operator) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
