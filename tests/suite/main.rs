@@ -70,6 +70,7 @@ mod status;
 mod support;
 mod telemetry;
 mod tls;
+mod topology;
 mod unreported;
 mod waiting;
 mod wild;
