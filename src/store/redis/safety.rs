@@ -8,6 +8,9 @@ use redis::Value;
 use super::{Inner, RedisStore};
 use crate::store::StoreError;
 
+/// How often `INFO` is asked for before it is taken to be refused: an answer may only be late.
+const INFO_ATTEMPTS: u32 = 3;
+
 /// A property of a server that can lose counters, and with them the record of what was spent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hazard {
@@ -89,10 +92,13 @@ impl Inner {
 
     /// The text of `INFO`; empty if the server answers but refuses it.
     async fn info(&self) -> Result<String, StoreError> {
-        match self.connection.run_at_any_layout(redis::cmd("INFO").arg("everything")).await {
-            Ok(answer) => redis::from_redis_value(answer).map_err(|_| StoreError::Corrupt),
-            Err(_) => self.connection.run_at_any_layout(&redis::cmd("PING")).await.map(|_| String::new()),
+        for _ in 0..INFO_ATTEMPTS {
+            let answer = self.connection.run_at_any_layout(redis::cmd("INFO").arg("everything")).await;
+            if let Ok(answer) = answer {
+                return redis::from_redis_value(answer).map_err(|_| StoreError::Corrupt);
+            }
         }
+        self.connection.run_at_any_layout(&redis::cmd("PING")).await.map(|_| String::new())
     }
 
     /// Whether the server takes snapshots; `None` if it does not say.
