@@ -170,7 +170,8 @@ impl App {
         let Parts { policy, upstream, audit, connections, calls, decisions, is_open, runtime, .. } = parts;
         let Parts { policy_status, hazards, meters, shown, tracing, receivers, unreported, console, .. } =
             parts;
-        let live = Arc::new(Live::counting(policy, Tallies::new(shown.max_teams)));
+        let live = Live::counting(policy, Tallies::new(shown.max_teams));
+        let live = Arc::new(live.drawing_from(runtime.entropy.clone()));
         let guard = Guard::new(Arc::clone(&live), runtime.clock.clone(), is_open, audit);
         let shared = Shared::new(live).with_decisions(decisions).with_timing(metrics::timing(&meters));
         let shared = Arc::new(shared);
@@ -232,7 +233,7 @@ impl App {
         let observed = move || {
             let store = make_store()?;
             calls.watch(&store);
-            Ok(Observed::new(store, &calls))
+            Ok(Observed::guarded(store, &calls))
         };
         Server::start(&options, Arc::clone(&self.shared), observed)
     }

@@ -115,6 +115,9 @@ pub struct StoreOutage {
     pub start_time: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub end_time: String,
+    /// A whole number, which protobuf's JSON writes as text; empty: 0.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub degraded_count: String,
 }
 
 /// A difference between what was booked and what Groq billed.

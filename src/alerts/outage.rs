@@ -42,15 +42,16 @@ pub(super) async fn watch<S: Store>(
     runtime: Runtime,
 ) {
     let mut numbers = Numbers::new(runtime.clock.now());
-    let (mut silent, mut lasting): (Option<(Instant, Timestamp)>, Option<Outage>) = (None, None);
+    let (mut silent, mut lasting): (Option<Silence>, Option<Outage>) = (None, None);
     loop {
-        let asked = (Instant::now(), runtime.clock.now());
+        let asked = Silence { since: Instant::now(), start: runtime.clock.now(), degraded: degraded(&live) };
         let answered = matches!(tokio::time::timeout(ASK, store.ping()).await, Ok(Ok(())));
         if answered {
             silent = None;
             if let Some(outage) = lasting.take() {
                 let id = outage.id.clone();
                 // If the store is gone again before it has this, the outage lasts.
+                let outage = outage.having_decided(degraded(&live));
                 lasting = outage.end(&*store, &live.snapshot(), runtime.clock.now()).await.err();
                 if lasting.is_none() {
                     numbers.pass(&id);
@@ -58,13 +59,30 @@ pub(super) async fn watch<S: Store>(
             }
             numbers.follow(&*store).await;
         } else {
-            let (since, start) = *silent.get_or_insert(asked);
-            if lasting.is_none() && since.elapsed() >= BOUND {
-                lasting = Some(Outage::begin(&numbers, start, (&live.snapshot(), &receivers), &runtime));
+            let silence = *silent.get_or_insert(asked);
+            if lasting.is_none() && silence.since.elapsed() >= BOUND {
+                let so_far = degraded(&live);
+                let snapshot = live.snapshot();
+                let told = (&*snapshot, &*receivers);
+                lasting = Some(Outage::begin(&numbers, (silence, so_far), told, &runtime));
             }
         }
         pause(&runtime).await;
     }
+}
+
+/// The first question in a row that the store did not answer.
+#[derive(Clone, Copy)]
+struct Silence {
+    since: Instant,
+    start: Timestamp,
+    /// What this replica had decided without the store until then.
+    degraded: u64,
+}
+
+/// How many requests this replica has decided without the store.
+fn degraded(live: &Live) -> u64 {
+    live.tallies.teams().iter().map(|team| team.degraded()).sum()
 }
 
 /// Which outage the next one is: the hour in which the store last answered, by its clock, and a number in it.
@@ -111,13 +129,15 @@ impl Numbers {
 
 /// Ids of outages depend neither on when they began for a replica, nor on which replica it is.
 fn any() -> Occasion {
-    Occasion::StoreOutage { start: Timestamp(0), replica: "".into() }
+    Occasion::StoreOutage { start: Timestamp(0), replica: "".into(), degraded: 0 }
 }
 
 /// An outage that is told, until it is recorded that it is over.
 struct Outage {
     id: AlertId,
     notice: Notice,
+    /// What this replica had decided without the store before.
+    degraded_before: u64,
     /// The receivers that have it. Each task adds its own once.
     delivered: Arc<Mutex<HashSet<String>>>,
     /// One for each receiver; ended when this is dropped.
@@ -127,11 +147,13 @@ struct Outage {
 impl Outage {
     fn begin(
         numbers: &Numbers,
-        start: Timestamp,
+        (silence, degraded): (Silence, u64),
         (snapshot, receivers): (&Snapshot, &[ReceiverSettings]),
         runtime: &Runtime,
     ) -> Self {
-        let occasion = Occasion::StoreOutage { start, replica: replica_name().into() };
+        let Silence { start, degraded: before, .. } = silence;
+        let degraded = degraded.saturating_sub(before);
+        let occasion = Occasion::StoreOutage { start, replica: replica_name().into(), degraded };
         let (id, notice) = (numbers.next(&occasion), Notice::new(start, occasion));
         watch::log(&id, &notice);
         let (mut telling, delivered) = (JoinSet::new(), Arc::<Mutex<HashSet<String>>>::default());
@@ -154,7 +176,15 @@ impl Outage {
                 telling.spawn(telling_one);
             }
         }
-        Self { id, notice, delivered, _telling: telling }
+        Self { id, notice, degraded_before: before, delivered, _telling: telling }
+    }
+
+    /// The same, where this replica has decided so many requests without the store by now.
+    fn having_decided(mut self, by_now: u64) -> Self {
+        if let Occasion::StoreOutage { degraded, .. } = &mut self.notice.occasion {
+            *degraded = by_now.saturating_sub(self.degraded_before);
+        }
+        self
     }
 
     /// Records it as over: what has arrived is not sent again. Gives itself back if that fails.

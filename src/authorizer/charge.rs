@@ -30,6 +30,7 @@ pub(super) struct Charge<'a> {
     parts: CostParts,
     outcome: Outcome,
     is_unsettled: bool,
+    is_degraded: bool,
 }
 
 impl<'a> Charge<'a> {
@@ -62,6 +63,7 @@ impl<'a> Charge<'a> {
             parts: CostParts::default(),
             outcome,
             is_unsettled: false,
+            is_degraded: false,
         };
         match (outcome, usage) {
             (Outcome::RateLimited | Outcome::NotSent, _) | (Outcome::Failed, None) => Ok(nothing),
@@ -85,6 +87,11 @@ impl<'a> Charge<'a> {
                 Self::unsettled(ticket, ticket.on_unsettled, nothing)
             }
         }
+    }
+
+    /// The same for a request that was decided without the store, or not.
+    pub(super) fn degraded(self, is_degraded: bool) -> Self {
+        Self { is_degraded, ..self }
     }
 
     /// The usage is unknown: the team's rule for reservations that were never settled decides.
@@ -202,7 +209,7 @@ impl<'a> Charge<'a> {
             aborted: is(Outcome::Aborted),
             failed: is(Outcome::Failed),
             rate_limited: is(Outcome::RateLimited),
-            degraded: 0,
+            degraded: u64::from(self.is_degraded),
         }
     }
 }

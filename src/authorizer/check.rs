@@ -31,7 +31,10 @@ impl<S: Store + Clone> Authorizer<S> {
             self.count_use(caller);
         }
         let team = caller.map(|caller| &*caller.team.name);
-        let (decided, check) = by(until, self.check(question, team, until)).await??;
+        let (decided, check) = match by(until, self.check(question, team, until)).await? {
+            Ok(checked) => checked,
+            Err(failure) => self.without_store(question, until, failure)?,
+        };
         self.count_decision(question, &decided);
         self.log_decision(question, check.id, &decided);
         self.show_decision(question, &decided);
@@ -87,17 +90,18 @@ impl<S: Store + Clone> Authorizer<S> {
         }
     }
 
-    /// Asks the store, and keeps in `check` whether it may have reserved.
+    /// Asks the store, and keeps in `check` whether it may have reserved. `degrades`: whether the request can be decided without it.
     pub(super) async fn reserve(
         &self,
         reserve: Reserve,
         check: &PendingCheck<S>,
+        degrades: bool,
     ) -> Result<Reserved, Failure> {
         if check.until.is_some_and(|until| until <= Instant::now()) {
             return Err(Failure::DeadlineExceeded);
         }
         // Then nothing needs a release, however long the outage lasts.
-        if self.store.is_down() {
+        if self.store.is_down() || self.store.breaker().is_some_and(|breaker| breaker.holds_back(degrades)) {
             return Err(StoreError::Unavailable.into());
         }
         if !reserve.dry_run {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Authorizer, Decided, Question, charge::Charge, report::Report, ticket::Ticket};
+use super::{Authorizer, Decided, Question, charge::Charge, outage::shown, report::Report, ticket::Ticket};
 use crate::{
     domain::{
         caller::ResolvedCaller,
@@ -39,6 +39,9 @@ impl<S: Store + Clone> Authorizer<S> {
         let violations = decided.outcome.as_ref().err().map(Vec::as_slice).unwrap_or_default();
         team.decided(model, request.operation, violations);
         team.in_shadow(&decided.shadow_violations);
+        if decided.degraded {
+            team.decided_without_store();
+        }
         if let Err(violations) = &decided.outcome
             && !request.dry_run
         {
@@ -47,6 +50,7 @@ impl<S: Store + Clone> Authorizer<S> {
         if let (Ok(Allowed { reservation: Some((id, expires)), .. }), Ok(caller)) = (&decided.outcome, caller)
             && request.operation != Operation::Batch
             && !decided.is_repeat
+            && !decided.degraded
             && team.is_sampled(*expires)
         {
             tallies.samples.take(&caller.team.name, id, *expires);
@@ -130,12 +134,14 @@ fn traced_decision(
         said.extend(caller.key.map(|key| KeyValue::new("tollgate.key", key.name.to_string())));
     }
     said.push(KeyValue::new("tollgate.policy_revision", decided.policy_revision.to_string()));
-    said.push(KeyValue::new("tollgate.degraded", false));
+    said.push(KeyValue::new("tollgate.degraded", decided.degraded));
     match &decided.outcome {
         Ok(grant) => {
             said.push(KeyValue::new("tollgate.decision", "allowed"));
             let reservation = grant.reservation.as_ref();
-            said.extend(reservation.map(|(id, _)| KeyValue::new("tollgate.reservation_id", id.clone())));
+            said.extend(
+                reservation.map(|(id, _)| KeyValue::new("tollgate.reservation_id", shown(id).to_owned())),
+            );
         }
         Err(violations) => {
             said.push(KeyValue::new("tollgate.decision", "denied"));

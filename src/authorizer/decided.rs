@@ -39,6 +39,8 @@ pub struct Decided {
     pub shadow_violations: Vec<Violation>,
     /// What the caller should know about how it was decided, beside the warnings of the grant.
     pub warnings: Vec<String>,
+    /// Whether it was made without the store.
+    pub degraded: bool,
     /// Whether it is the answer to an earlier request of the same id, told again.
     pub(super) is_repeat: bool,
     /// How long a request that may wait took.
@@ -72,6 +74,7 @@ pub(super) fn granted(
         policy_revision: Arc::clone(&snapshot.revision),
         shadow_violations: plan.shadow_violations(used),
         warnings: Vec::new(),
+        degraded: false,
         is_repeat: false,
         waited: None,
         blocked: None,
@@ -105,6 +108,7 @@ pub(super) fn repeated(
         // They were reported with the first answer.
         shadow_violations: Vec::new(),
         warnings: Vec::new(),
+        degraded: false,
         is_repeat: true,
         waited: None,
         blocked: None,
@@ -203,6 +207,7 @@ pub(super) fn denied(snapshot: &Snapshot, violations: Violations, limits: LimitS
         policy_revision,
         shadow_violations: violations.shadow,
         warnings: Vec::new(),
+        degraded: false,
         is_repeat: false,
         waited: None,
         blocked: None,

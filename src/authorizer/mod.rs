@@ -12,6 +12,7 @@ mod failure;
 mod feed;
 mod ids;
 mod in_flight;
+mod outage;
 mod overtaken;
 mod question;
 mod queue;
@@ -45,6 +46,7 @@ pub use self::{
     failure::Failure,
     feed::{DecisionFeed, DecisionStream, FeedEvent, FeedPage, NotWatched},
     in_flight::PendingCheck,
+    outage::{DegradedName, NotAReservation, ReservationName},
     overtaken::refusal_stands,
     question::{Question, View},
     queue::Queue,
@@ -90,6 +92,7 @@ pub struct Shared {
     /// Decisions for those who watch.
     pub feed: Arc<DecisionFeed>,
     refused_reports: RefusedReports,
+    allowances: outage::Allowances,
     in_flight: in_flight::InFlightChecks,
     timing: Timing,
 }
@@ -105,6 +108,7 @@ impl Shared {
             decisions: DecisionLog::default(),
             feed: Arc::default(),
             refused_reports: RefusedReports::default(),
+            allowances: outage::Allowances::default(),
             in_flight: in_flight::InFlightChecks::default(),
             timing: Timing::default(),
         }
@@ -266,7 +270,8 @@ impl<S: Store + Clone> Authorizer<S> {
         let ahead = self.ahead(turn, &reserve, plan);
         // It takes nothing before its turn, but learns what refuses it, and gets the answer that it had before.
         reserve.dry_run |= ahead.is_some();
-        let decided = match self.reserve(reserve, check).await? {
+        let degrades = plan.caller.team.outage.degrades();
+        let decided = match self.reserve(reserve, check, degrades).await? {
             Reserved::Granted { now, used } if let Some(ahead) = ahead => {
                 behind(snapshot, request, plan, self.store.moment().at_wall(now), &used, ahead)
             }

@@ -3,10 +3,11 @@
 use super::receipt;
 use crate::{
     domain::{
+        Timestamp,
         request::{Outcome, Usage},
         tally::SettlementResult,
     },
-    store::ReservationId,
+    store::{Record, ReservationId},
 };
 
 /// How a request ended, as it is reported.
@@ -20,11 +21,36 @@ pub(super) struct Report {
     by_request_id: bool,
     /// The released reservation that it is about.
     pub(super) released: Option<ReservationId>,
+    /// The decision that it is about, if that was made without the store.
+    pub(super) in_outage: Option<InOutage>,
 }
+
+/// A decision that was made without the store.
+#[derive(Clone, Copy)]
+pub(super) struct InOutage {
+    /// When it was made.
+    pub(super) at: Timestamp,
+    /// When its reservation expired.
+    expires_at: Timestamp,
+    /// How long the settlement is kept to recognise a repeat, in milliseconds.
+    keep_ms: u64,
+}
+
+/// How long a settled reservation is remembered to recognise a repeated report: longer than any client retries a call, short
+/// enough that a busy day does not fill the store.
+pub(super) const KEEP_SETTLED_MS: u64 = 10 * 60 * 1000;
 
 impl Report {
     pub(super) const fn new(usage: Option<Usage>, outcome: Outcome, upstream_delay_ms: u64) -> Self {
-        Self { usage, outcome, upstream_delay_ms, of_own: true, by_request_id: false, released: None }
+        Self {
+            usage,
+            outcome,
+            upstream_delay_ms,
+            of_own: true,
+            by_request_id: false,
+            released: None,
+            in_outage: None,
+        }
     }
 
     pub(super) fn by_request_id(self) -> Self {
@@ -38,6 +64,27 @@ impl Report {
     /// It is booked under another id than that of the reservation it is about, which was released.
     pub(super) fn of_released(self, id: ReservationId) -> Self {
         Self { released: Some(id), ..self.without_reservation() }
+    }
+
+    /// It is about a decision that was made without the store at the first of the instants and expired at the second. `keep_ms`: how
+    /// long it can be reported.
+    pub(super) fn decided_in_outage(self, (at, expires_at): (Timestamp, Timestamp), keep_ms: u64) -> Self {
+        Self { in_outage: Some(InOutage { at, expires_at, keep_ms }), ..self }
+    }
+
+    /// When the request was decided whose reservation is `record`.
+    pub(super) fn decided_at(&self, record: &Record) -> Timestamp {
+        self.in_outage.map_or(record.reserved_at, |outage| outage.at)
+    }
+
+    /// Whether it comes after the expiry.
+    pub(super) fn is_late(&self, record: &Record, now: Timestamp) -> bool {
+        self.in_outage.map_or(record.expires_at, |outage| outage.expires_at) <= now
+    }
+
+    /// How long the settlement is remembered, in milliseconds.
+    pub(super) fn keep_ms(&self) -> u64 {
+        self.in_outage.map_or(KEEP_SETTLED_MS, |outage| outage.keep_ms.max(KEEP_SETTLED_MS))
     }
 
     pub(super) fn digest(&self) -> u64 {

@@ -9,7 +9,7 @@ use super::{
     charge::{self, Charge},
     cooldowns,
     receipt::{self, Receipt, was_released},
-    report::Report,
+    report::{KEEP_SETTLED_MS, Report},
     ticket::{self, Ticket},
     unreserved::{self, Bounds},
 };
@@ -31,10 +31,6 @@ use crate::{
     telemetry::{KeyValue, trace},
 };
 
-/// How long a settled reservation is remembered to recognise a repeated report: longer than any client retries a call, short
-/// enough that a busy day does not fill the store.
-const KEEP_SETTLED_MS: u64 = 10 * 60 * 1000;
-
 /// Where a record comes from.
 #[derive(Clone, Copy)]
 enum Source {
@@ -45,7 +41,7 @@ enum Source {
 }
 
 /// The record of a reservation made just now.
-fn made(now: Timestamp, ttl_ms: u64, holds: Holds, note: bytes::Bytes) -> Record {
+pub(super) fn made(now: Timestamp, ttl_ms: u64, holds: Holds, note: bytes::Bytes) -> Record {
     let expires_at = now.plus(ttl_ms);
     Record { fingerprint: 0, reserved_at: now, expires_at, holds, note, settlement: None }
 }
@@ -261,7 +257,7 @@ impl<S: Store + Clone> Authorizer<S> {
         self.book(&self.snapshot(), again, record, report).await.map_err(Failure::after_a_change)
     }
 
-    async fn book(
+    pub(super) async fn book(
         &self,
         snapshot: &Snapshot,
         id: ReservationId,
@@ -296,12 +292,13 @@ impl<S: Store + Clone> Authorizer<S> {
             self.log_booked((policy, &ticket), &booked, report, false);
             return Ok(Some(booked));
         }
-        let charge =
-            Charge::of(&ticket, report.usage.as_ref(), report.outcome, &policy.tools, record.reserved_at)?;
+        let at = report.decided_at(&record);
+        let charge = Charge::of(&ticket, report.usage.as_ref(), report.outcome, &policy.tools, at)?
+            .degraded(report.in_outage.is_some());
         let extras = budgets::extras(snapshot, &ticket, &record.holds, charge.cost.nanos());
         let watched = budgets::watched(snapshot, &ticket, &record.holds, &extras);
         let thresholds = budgets::thresholds(&watched);
-        let has_expired = record.expires_at <= self.store.now();
+        let has_expired = report.is_late(&record, self.store.now());
         let (cooldown, warning) = match report.of_own {
             true => {
                 cooldowns::of_report(policy, &ticket, has_expired, report.outcome, report.upstream_delay_ms)
@@ -309,7 +306,7 @@ impl<S: Store + Clone> Authorizer<S> {
             false => (None, None),
         };
         let (closed, opened) = cooldowns::gates_of(cooldown.as_ref());
-        let hour = self.hour_of(policy, ticket.day, record.reserved_at);
+        let hour = self.hour_of(policy, ticket.day, at);
         let settle = Settle {
             id,
             record: record.clone(),
@@ -319,7 +316,7 @@ impl<S: Store + Clone> Authorizer<S> {
             lines: charge.rows(&ticket, hour),
             max_rows: policy.reports.max_rows(),
             cooldown,
-            keep_ms: KEEP_SETTLED_MS,
+            keep_ms: report.keep_ms(),
             note: Receipt::new(charge.cost, report.digest()).to_note()?,
         };
         let settled = match source {

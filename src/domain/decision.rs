@@ -32,13 +32,14 @@ pub enum Reason {
     ToolNotPriced,
     BatchTooLarge,
     TooManyUnsettled,
+    OutageAllowanceExhausted,
 }
 
 impl Reason {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
     /// All of them, in their order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::UnknownTeam,
         Self::InvalidKey,
         Self::KeyRevoked,
@@ -61,6 +62,7 @@ impl Reason {
         Self::ToolNotPriced,
         Self::BatchTooLarge,
         Self::TooManyUnsettled,
+        Self::OutageAllowanceExhausted,
     ];
 
     /// The short form of the contract's name, such as `token_rate_exceeded`.
@@ -89,6 +91,7 @@ impl Reason {
             Self::ToolNotPriced => "tool_not_priced",
             Self::BatchTooLarge => "batch_too_large",
             Self::TooManyUnsettled => "too_many_unsettled",
+            Self::OutageAllowanceExhausted => "outage_allowance_exhausted",
         }
     }
 }

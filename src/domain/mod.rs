@@ -25,6 +25,7 @@ pub mod limit_status;
 pub mod money;
 pub mod name;
 pub mod occasion;
+pub mod outage;
 pub mod pause;
 pub mod plan;
 pub mod policy;

@@ -16,6 +16,11 @@ use super::{
 /// bound.
 pub const MAX_TEXT: usize = 1_024;
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// What has happened, or lasts. Kept as JSON, to which fields are added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -78,6 +83,9 @@ pub enum Occasion {
         start: Timestamp,
         /// The replica that tells of it.
         replica: Arc<str>,
+        /// How many requests that replica has decided without it.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        degraded: u64,
     },
     /// Many reservations of a team have expired without a report.
     UnsettledHigh {

@@ -18,6 +18,7 @@
 //! | a budget is exhausted | 402 | `insufficient_quota` | no |
 //! | a rate or concurrency limit | 429 | `rate_limit_exceeded` | where it passes within a minute |
 //! | too many requests without a report from the gateway | 429 | `too_many_unsettled` | where it passes within a minute |
+//! | the store does not answer, and what the team may do without it is used up | 503 | `outage_allowance_exhausted` | where it passes within a minute |
 //! | the store does not answer | 503 | `service_unavailable` | yes |
 //!
 //! A budget gives 402 and not OpenAI's 429: whole frameworks take 429 as "wait and try again", and waiting does not bring
@@ -35,6 +36,8 @@ use crate::domain::{
 /// The longest wait that SDKs accept from `retry-after`, in milliseconds; above it they fall back to a few seconds of their
 /// own, which cannot help.
 const LONGEST_RETRY_MS: u64 = 60_000;
+/// The code where a team has used up what it may do without the store: waiting helps, as with a rate.
+const OUTAGE_ALLOWANCE: &str = "outage_allowance_exhausted";
 /// The most violations in one answer; few limits refuse a request at the same time.
 const MAX_VIOLATIONS: usize = 16;
 
@@ -115,7 +118,9 @@ impl ApiError {
             message,
             param: worst.param,
             retry_after_ms,
-            should_retry: worst.status == 429 && soon && !violations.is_empty(),
+            should_retry: (worst.status == 429 || worst.code == OUTAGE_ALLOWANCE)
+                && soon
+                && !violations.is_empty(),
             violations: violations.iter().take(MAX_VIOLATIONS).map(violation).collect(),
         }
     }
@@ -200,6 +205,7 @@ fn class(violation: &Violation) -> Class {
         // Nothing that the client does frees capacity. The code of a rate limit would tell it to slow down, so this has its
         // own.
         Reason::TooManyUnsettled => answered(8, 429, "too_many_unsettled", ""),
+        Reason::OutageAllowanceExhausted => answered(9, 503, OUTAGE_ALLOWANCE, ""),
         Reason::StoreUnavailable => answered(9, 503, "service_unavailable", ""),
     }
 }
@@ -257,6 +263,7 @@ mod tests {
             (Reason::TokenRateExceeded, Retry::Never, 413, "request_too_large", false),
             (Reason::TooManyInFlight, Retry::After(606_000), 429, "rate_limit_exceeded", true),
             (Reason::TooManyUnsettled, Retry::After(3_600_000), 429, "too_many_unsettled", false),
+            (Reason::OutageAllowanceExhausted, soon, 503, "outage_allowance_exhausted", true),
             (Reason::TeamBudgetExhausted, soon, 402, "insufficient_quota", false),
             (Reason::StoreUnavailable, soon, 503, "service_unavailable", false),
         ] {

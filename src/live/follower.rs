@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -25,6 +25,9 @@ const FOLLOW: Duration = Duration::from_millis(250);
 const STAND_BY: Duration = Duration::from_millis(20);
 /// Readings after which a decision gives up, if each succeeds but takes longer than its result stays valid.
 const FRESHEN_ATTEMPTS: u32 = 3;
+/// Readings in a row of one worker without an answer after which decisions do not wait for its next one: as many as reservations
+/// without an answer that open a breaker. The follower goes on.
+const FAILED_READINGS: u32 = 3;
 /// How often uses are written down.
 const WRITE_USES: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,8 @@ struct Readings {
     begun: AtomicU64,
     /// The number of the last reading that ended; written within `turn`.
     ended: AtomicU64,
+    /// How many of the last readings in a row had no answer; written within `turn`. It orders nothing.
+    unanswered: AtomicU32,
 }
 
 /// Why what is in force is not young enough to decide by.
@@ -113,12 +118,20 @@ impl<S: Registry> Follower<S> {
             (Ok(()), true) => info!("the worker can read the registry again"),
             _ => {}
         }
+        let unanswered = match &read {
+            Err(StoreError::Unavailable) => {
+                self.readings.unanswered.load(Ordering::Relaxed).saturating_add(1)
+            }
+            Ok(()) | Err(_) => 0,
+        };
+        self.readings.unanswered.store(unanswered, Ordering::Relaxed);
         *last = read.clone().err();
         self.readings.ended.store(reading, Ordering::Release);
         read
     }
 
-    /// Makes sure that what is known of the registry is recent enough to decide by.
+    /// Makes sure that what is known of the registry is recent enough to decide by. Where the last readings had no answer, it is not
+    /// waited for another.
     ///
     /// # Errors
     /// If it is not and cannot be read now.
@@ -128,6 +141,9 @@ impl<S: Registry> Follower<S> {
         for _ in 0..FRESHEN_ATTEMPTS {
             if freshness.is_fresh() {
                 return Ok(());
+            }
+            if self.readings.unanswered.load(Ordering::Relaxed) >= FAILED_READINGS {
+                return Err(StoreError::Unavailable.into());
             }
             // A longer reading proves nothing. The follower runs without that bound, however much it has to read.
             match tokio::time::timeout(MAX_AGE, self.read_or_share()).await {

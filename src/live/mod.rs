@@ -29,6 +29,7 @@ use crate::{
         snapshot::Snapshot,
         tally::Tallies,
     },
+    runtime::Entropy,
     store::{self, RegistryChanges, RegistryRecord, StoreError},
 };
 
@@ -45,6 +46,7 @@ pub struct Live {
     pub(crate) registry: Registry,
     uses: UseCounts,
     denials: Denials,
+    entropy: Entropy,
     /// What is counted of teams and models.
     pub tallies: Tallies,
 }
@@ -65,8 +67,15 @@ impl Live {
             registry: Registry::default(),
             uses: UseCounts::default(),
             denials: Denials::default(),
+            entropy: Entropy::default(),
             tallies,
         }
+    }
+
+    /// The same, with new keys drawn from `entropy`.
+    #[must_use]
+    pub fn drawing_from(self, entropy: Entropy) -> Self {
+        Self { entropy, ..self }
     }
 
     /// What is in force now.
@@ -148,10 +157,19 @@ impl Live {
             }
         }
         let lacks = self.registry.known().lacks_hash_key(changes);
-        if !lacks {
+        let known = self.registry.hash_key();
+        // Reservations that are made in an outage are sealed with a key that is derived from it, so it has to be there before one is, and
+        // a store that has lost it gets it again: what was sealed is to open afterwards.
+        let seals = self.peek().policy.teams.values().any(|team| team.outage.degrades());
+        if !lacks && !(seals && (known.is_none() || changes.whole)) {
             return Ok(None);
         }
-        Ok(registry.hash_key(None).await?.map(HashKey::new))
+        let proposed = match known {
+            Some(known) if seals => Some(known.to_bytes()),
+            None if seals && !lacks => self.entropy.bytes().ok(),
+            Some(_) | None => None,
+        };
+        Ok(registry.hash_key(proposed).await?.map(HashKey::new))
     }
 
     /// How many keys can be used at `now`, declared and created.

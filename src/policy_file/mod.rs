@@ -24,6 +24,7 @@ mod load;
 mod masked;
 mod mode;
 mod narrow;
+mod outage;
 mod place;
 mod prices;
 mod proposal;

@@ -6,6 +6,7 @@ use crate::domain::{
     Timestamp, explain,
     key::VirtualKey,
     limit::{Limit, LimitMode, Limits, OnShortfall, Quantity, Window},
+    outage::{OnStoreOutage, OutageAllowance},
     policy::{ModelPattern, OnExceed, OnUnsettled, Policy, Team},
     price::catalogue::{Inherited, Model, Origin, PriceFrom},
     text::{dollars, group},
@@ -75,6 +76,7 @@ pub fn describe_team(policy: &Policy, team: &Team) -> Vec<Described> {
         ("batches", batches(team)),
         ("tools", vec![tools(team)]),
         ("unreported", vec![unreported(team)]),
+        ("outages", outages(team).into_iter().collect()),
         ("keys", keys.map(|key| key_line(key)).collect()),
     ])
 }
@@ -97,6 +99,29 @@ fn unreported(team: &Team) -> String {
     let bound = team.limits.iter().find(|limit| limit.window == Window::Unsettled).and_then(limit);
     let bound = bound.map_or_else(String::new, |bound| format!("; at most {bound}"));
     format!("{unsettled}{bound}")
+}
+
+/// What is decided while the store does not answer; nothing to say where nothing is.
+fn outages(team: &Team) -> Option<String> {
+    let admitted = match &team.outage.on_outage {
+        OnStoreOutage::Deny => return None,
+        OnStoreOutage::Allow => "requests are allowed".to_owned(),
+        OnStoreOutage::Allowance(allowance) => {
+            format!("each replica allows {} in any minute", allowed(allowance))
+        }
+    };
+    let for_up_to = explain::duration(team.outage.max_outage_ms);
+    Some(format!("while the store does not answer, {admitted}, for up to {for_up_to}; then they are denied"))
+}
+
+fn allowed(allowance: &OutageAllowance) -> String {
+    let count = |most: Option<u64>, what: &str| Some(format!("{} {what}", group(most?.into())));
+    let parts = [
+        count(allowance.requests, "requests"),
+        count(allowance.tokens, "tokens"),
+        allowance.nano_usd.map(|most| dollars(most.into())),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn budgets(own: &Limits) -> Vec<String> {

@@ -235,6 +235,7 @@ fn is_of_no_policy(reason: &str) -> bool {
         Reason::Paused,
         Reason::UpstreamRateLimited,
         Reason::StoreUnavailable,
+        Reason::OutageAllowanceExhausted,
     ]
     .iter()
     .any(|of| of.name() == reason)

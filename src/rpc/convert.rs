@@ -158,6 +158,7 @@ to_wire!(reason: Reason = proto::Reason {
     ToolNotPriced = ToolNotPriced,
     BatchTooLarge = BatchTooLarge,
     TooManyUnsettled = TooManyUnsettled,
+    OutageAllowanceExhausted = OutageAllowanceExhausted,
 });
 
 pub(super) const fn measure(measure: Measure) -> proto::Quantity {

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::envoy::config::core::v3::Metadata;
 use crate::{
+    authorizer::ReservationName,
     domain::request::{Operation, ServiceTier},
-    store::ReservationId,
 };
 
 /// The name under which Envoy keeps what ext_authz says.
@@ -20,7 +20,7 @@ const FIELD: &str = "tollgate";
 /// An admitted request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FilterContext {
-    pub(super) reservation: ReservationId,
+    pub(super) reservation: ReservationName,
     pub(super) team: String,
     pub(super) model: String,
     pub(super) service_tier: ServiceTier,
@@ -148,11 +148,12 @@ impl FilterContext {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::ReservationId;
 
     #[test]
     fn what_is_told_arrives() {
         let context = FilterContext {
-            reservation: ReservationId::versioned([7; 16]),
+            reservation: ReservationName::Stored(ReservationId::versioned([7; 16])),
             team: "t \"ü\"".to_owned(),
             model: "m".to_owned(),
             service_tier: ServiceTier::Flex,

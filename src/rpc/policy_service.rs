@@ -17,7 +17,7 @@ use super::{
 use crate::{
     access::{Session, record_refused},
     audit::Audit,
-    authorizer::{Authorizer, Bounds, Decided, Failure, Question, View, by},
+    authorizer::{Authorizer, Bounds, Decided, Failure, Question, ReservationName, View, by},
     domain::{
         caller::ResolvedCaller,
         decision::{Reason, Violation},
@@ -128,12 +128,12 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         let parse::Report { subject, usage, outcome, upstream_delay_ms, refused_key } =
             parse::record_usage(request)?;
         let asked = match &subject {
-            parse::Subject::Reservation(id) => id.to_string(),
+            parse::Subject::Reservation(name) => name.id().to_string(),
             parse::Subject::Unreserved(subject) => subject.request_id.to_string(),
         };
-        let booked = match subject {
-            parse::Subject::Reservation(id) => {
-                let settle = self.authorizer.settle(id, usage, outcome, upstream_delay_ms, &scope);
+        let booked = match &subject {
+            parse::Subject::Reservation(name) => {
+                let settle = self.authorizer.settle_named(name, usage, outcome, upstream_delay_ms, &scope);
                 by(until, settle).await.unwrap_or_else(|error| Err(error.into()))
             }
             parse::Subject::Unreserved(subject) => {
@@ -144,7 +144,7 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
                 // Boxed: a report without a reservation is rare.
                 let settle = Box::pin(self.authorizer.settle_unreserved(
                     (&snapshot, &caller),
-                    &subject,
+                    subject,
                     usage,
                     outcome,
                     upstream_delay_ms,
@@ -170,7 +170,14 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
             self.upstream.refused(&key, self.authorizer.store().now());
         }
         let policy_revision = self.authorizer.snapshot().revision.to_string();
-        Ok(Response::new(RecordUsageResponse { policy_revision, ..answer::booked(booked) }))
+        let booked = RecordUsageResponse { policy_revision, ..answer::booked(booked) };
+        Ok(Response::new(match subject {
+            // By the name that the caller knows.
+            parse::Subject::Reservation(name @ ReservationName::Degraded(_)) => {
+                RecordUsageResponse { reservation_id: name.to_string(), ..booked }
+            }
+            parse::Subject::Reservation(_) | parse::Subject::Unreserved(_) => booked,
+        }))
     }
 
     async fn get_spend(

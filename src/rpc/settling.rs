@@ -10,12 +10,12 @@ use tracing::{debug, error, warn};
 
 use crate::{
     access::{OtherTeam, Reach},
-    authorizer::{Authorizer, Booked, Failure, Settler},
+    authorizer::{Authorizer, Booked, Failure, ReservationName, Settler},
     domain::{
         rbac::TeamScope,
         request::{Outcome, Usage},
     },
-    store::{ReservationId, Store},
+    store::Store,
 };
 
 /// How often each core warns about usage that cannot be read.
@@ -61,23 +61,24 @@ impl Report {
 /// Settles an exchange by what was seen.
 pub(super) fn settle<S: Store + Clone>(
     authorizer: Authorizer<S>,
-    id: ReservationId,
+    name: ReservationName,
     report: Report,
     reach: Reach,
 ) {
-    let settler = authorizer.settler().clone();
-    let task = settle_now(authorizer, id, report, reach, settler.clone());
+    let (settler, id) = (authorizer.settler().clone(), name.id());
+    let task = settle_now(authorizer, name, report, reach, settler.clone());
     settler.spawn_bounded(id, task);
 }
 
 async fn settle_now<S: Store + Clone>(
     authorizer: Authorizer<S>,
-    id: ReservationId,
+    name: ReservationName,
     mut report: Report,
     reach: Reach,
     settler: Settler,
 ) {
-    let mut booked = book(&authorizer, id, &report, &reach.scope, &settler).await;
+    let id = name.id();
+    let mut booked = book(&authorizer, &name, &report, &reach.scope, &settler).await;
     if let (
         Err(failure @ (Failure::NotPriced(_) | Failure::UnknownTool(_) | Failure::ImpossibleUsage(_))),
         Some(_),
@@ -86,7 +87,7 @@ async fn settle_now<S: Store + Clone>(
         // It is not lost: the team's rule for unreported requests decides.
         error!(reservation_id = %id, error = %failure, "the usage that Groq reports cannot be booked");
         report = Report { usage: None, ..report };
-        booked = book(&authorizer, id, &report, &reach.scope, &settler).await;
+        booked = book(&authorizer, &name, &report, &reach.scope, &settler).await;
     }
     if booked.as_ref().is_ok_and(|booked| lost_what_was_used(booked, &report)) {
         warn!(reservation_id = %id, "a request was sent whose reservation had been released; booking it again");
@@ -108,13 +109,15 @@ async fn settle_now<S: Store + Clone>(
 
 async fn book<S: Store + Clone>(
     authorizer: &Authorizer<S>,
-    id: ReservationId,
+    name: &ReservationName,
     report: &Report,
     scope: &TeamScope,
     settler: &Settler,
 ) -> Result<Booked, Failure> {
     let Report { outcome, usage, upstream_delay_ms } = report;
-    settler.until_answered(|| authorizer.settle(id, usage.clone(), *outcome, *upstream_delay_ms, scope)).await
+    settler
+        .until_answered(|| authorizer.settle_named(name, usage.clone(), *outcome, *upstream_delay_ms, scope))
+        .await
 }
 
 /// Whether the reservation was released as if the request had not been sent, although it was.

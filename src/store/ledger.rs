@@ -66,12 +66,37 @@ impl ReservationId {
     /// The first byte of every id.
     const VERSION: u8 = 1;
 
+    /// The first byte of ids of reservations that are made without a store.
+    const OUTAGE_VERSION: u8 = 2;
+
     /// The id with these bits, of which the first eight are replaced by the version.
     #[must_use]
     pub fn versioned(mut bits: [u8; 16]) -> Self {
         let [version, ..] = &mut bits;
         *version = Self::VERSION;
         Self(bits)
+    }
+
+    /// The same bits as the id of a reservation that is made without a store. It is no text that [`FromStr`] reads, as more belongs to it.
+    #[must_use]
+    pub fn of_outage(self) -> Self {
+        let Self(mut bits) = self;
+        let [version, ..] = &mut bits;
+        *version = Self::OUTAGE_VERSION;
+        Self(bits)
+    }
+
+    /// The id of such a reservation in this text; `None`: it is none.
+    #[must_use]
+    pub fn of_outage_text(text: &str) -> Option<Self> {
+        Self::of_text(text, Self::OUTAGE_VERSION)
+    }
+
+    fn of_text(text: &str, version: u8) -> Option<Self> {
+        let digits = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let value = digits.then(|| u128::from_str_radix(text, 16).ok()).flatten();
+        let id = value.map(|value| Self(value.to_be_bytes()));
+        id.filter(|Self([first, ..])| *first == version)
     }
 }
 
@@ -95,7 +120,7 @@ impl fmt::Debug for ReservationId {
 }
 
 /// The text is not the 32 hexadecimal digits of a reservation id, or of an id of another version.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("a reservation id is 32 lower-case hexadecimal digits, of which the first two are 01")]
 pub struct NotAReservationId;
 
@@ -103,10 +128,7 @@ impl FromStr for ReservationId {
     type Err = NotAReservationId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let value = digits.then(|| u128::from_str_radix(text, 16).ok()).flatten();
-        let id = value.map(|value| Self(value.to_be_bytes()));
-        id.filter(|Self([version, ..])| *version == Self::VERSION).ok_or(NotAReservationId)
+        Self::of_text(text, Self::VERSION).ok_or(NotAReservationId)
     }
 }
 

@@ -7,6 +7,7 @@
 //! [`crate::domain::counter`]; one conformance suite and a differential test hold them to the same behaviour.
 
 mod audit;
+mod breaker;
 mod call;
 mod cooldown;
 mod decisions;
@@ -33,6 +34,7 @@ pub use audit::{
     AUDIT_REMOVED, AuditEntry, AuditId, AuditKept, AuditLog, AuditRange, MAX_AUDIT_APPEND, MAX_AUDIT_EVENTS,
     MAX_AUDIT_LINE, MAX_AUDIT_PAGE, NotAnAuditId,
 };
+pub use breaker::Breaker;
 pub use call::{CallOutcome, StoreCall};
 pub use cooldown::{Cooldown, CooldownChange};
 pub use decisions::{
@@ -96,6 +98,9 @@ pub enum StoreError {
     LayoutUnsupported(#[from] Unsupported),
 }
 
+/// The longest that a reservation waits for a store that does not say: as long as `store_timeout` by default.
+const DEADLINE: Duration = Duration::from_millis(250);
+
 /// What keeps a store's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreKind {
@@ -130,6 +135,16 @@ pub trait Backend: Send + Sync + 'static {
     /// Whether calls fail at once, without asking the store.
     fn is_down(&self) -> bool {
         false
+    }
+
+    /// What holds decisions back from it while it does not answer; `None`: nothing does.
+    fn breaker(&self) -> Option<&Breaker> {
+        None
+    }
+
+    /// The longest that a reservation waits for it.
+    fn deadline(&self) -> Duration {
+        DEADLINE
     }
 
     /// How long after a call the store may still take holds for a caller that has left; `None`: never.

@@ -286,8 +286,12 @@ mod tests {
                 r#"{"kind":"policy_rejected","file":"p.toml","finding":"x","revision":"5e9f"}"#,
             ),
             (
-                Occasion::StoreOutage { start: Timestamp(7), replica: text("gate-1:1") },
+                Occasion::StoreOutage { start: Timestamp(7), replica: text("gate-1:1"), degraded: 0 },
                 r#"{"kind":"store_outage","start":7,"replica":"gate-1:1"}"#,
+            ),
+            (
+                Occasion::StoreOutage { start: Timestamp(7), replica: text("gate-1:1"), degraded: 9 },
+                r#"{"kind":"store_outage","start":7,"replica":"gate-1:1","degraded":9}"#,
             ),
             (
                 Occasion::UnsettledHigh { team: text("a"), expired: 12, total: 40 },

@@ -1,5 +1,7 @@
 //! A store whose calls are counted and timed.
 
+mod records;
+
 use std::{
     fmt,
     sync::{
@@ -12,11 +14,9 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    AuditEntry, AuditKept, AuditLog, AuditRange, Backend, CallOutcome, ClaimedEntry, Cooldown, DecisionId,
-    Decisions, Ledger, Load, LoadProbe, Outbox, OutboxClaim, OutboxEntry, OutboxId, OutboxKept, PolicyEntry,
-    PolicyRecord, PolicyRecords, Record, Registry, RegistryChanges, RegistryWritten, ReplicaEntry, Replicas,
-    ReservationId, Reserve, Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, StoreCall,
-    StoreError, StoreKind, Usage, UsageAddition, UsageAmounts, UsageKey, UsageSet,
+    Backend, Breaker, CallOutcome, Cooldown, Ledger, Load, LoadProbe, Record, Registry, RegistryChanges,
+    RegistryWritten, ReservationId, Reserve, Reserved, Revision, SecretUse, SecretUses, Settle,
+    SettleOutcome, StoreCall, StoreError, StoreKind, Usage, UsageAddition, UsageAmounts, UsageKey, UsageSet,
 };
 use crate::{
     domain::{
@@ -48,6 +48,7 @@ struct Counts {
 struct OwnCalls {
     counts: [[Counts; CallOutcome::ALL.len()]; StoreCall::ALL.len()],
     timing: Arc<OnceLock<Family>>,
+    breaker: Option<Breaker>,
 }
 
 /// The calls of all stores of a process since it started. The locks are taken when a store is set up and when calls are looked at.
@@ -98,6 +99,12 @@ impl Calls {
                 .journal_bytes
                 .map_or(sum.journal_bytes, |bytes| Some(bytes + sum.journal_bytes.unwrap_or_default())),
         })
+    }
+
+    /// Whether the decisions of any core are held back from its store.
+    #[must_use]
+    pub fn is_breaker_open(&self) -> bool {
+        self.lock().iter().filter_map(|own| own.breaker.as_ref()).any(Breaker::is_open)
     }
 
     /// The calls of one kind with one outcome. A call that its caller gave up is not among them.
@@ -155,9 +162,23 @@ impl<S> Observed<S> {
     /// Counts the calls of `store` in `calls`.
     #[must_use]
     pub fn new(store: S, calls: &Calls) -> Self {
-        let own = Arc::new(OwnCalls { timing: Arc::clone(&calls.timing), ..OwnCalls::default() });
+        Self::with_breaker(store, calls, None)
+    }
+
+    fn with_breaker(store: S, calls: &Calls, breaker: Option<Breaker>) -> Self {
+        let timing = Arc::clone(&calls.timing);
+        let own = Arc::new(OwnCalls { timing, breaker, ..OwnCalls::default() });
         calls.lock().push(Arc::clone(&own));
         Self { store, calls: own }
+    }
+}
+
+impl<S: Backend> Observed<S> {
+    /// The same for a store of which decisions are asked, with a breaker over them.
+    #[must_use]
+    pub fn guarded(store: S, calls: &Calls) -> Self {
+        let breaker = Breaker::new(store.deadline());
+        Self::with_breaker(store, calls, Some(breaker))
     }
 }
 
@@ -176,6 +197,14 @@ impl<S: Backend> Backend for Observed<S> {
         self.store.is_down()
     }
 
+    fn breaker(&self) -> Option<&Breaker> {
+        self.calls.breaker.as_ref()
+    }
+
+    fn deadline(&self) -> Duration {
+        self.store.deadline()
+    }
+
     fn acts_within(&self) -> Option<Duration> {
         self.store.acts_within()
     }
@@ -192,7 +221,12 @@ impl<S: Backend> Backend for Observed<S> {
 impl<S: Ledger> Ledger for Observed<S> {
     async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
         let started = Instant::now();
-        self.calls.ended(StoreCall::Reserve, started, self.store.reserve(reserve).await)
+        let attempt = self.calls.breaker.as_ref().map(Breaker::begin);
+        let answer = self.store.reserve(reserve).await;
+        if let Some(attempt) = attempt {
+            attempt.ended(&answer);
+        }
+        self.calls.ended(StoreCall::Reserve, started, answer)
     }
 
     async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
@@ -290,95 +324,6 @@ impl<S: Registry> Registry for Observed<S> {
     async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {
         let started = Instant::now();
         self.calls.ended(StoreCall::Uses, started, self.store.uses(secrets).await)
-    }
-}
-
-impl<S: AuditLog> AuditLog for Observed<S> {
-    async fn audit_append(&self, events: Vec<AuditEntry>, kept: AuditKept) -> Result<usize, StoreError> {
-        let started = Instant::now();
-        self.calls.ended(StoreCall::AuditAppend, started, self.store.audit_append(events, kept).await)
-    }
-
-    async fn audit_page(&self, range: AuditRange, count: usize) -> Result<Vec<AuditEntry>, StoreError> {
-        let started = Instant::now();
-        self.calls.ended(StoreCall::AuditPage, started, self.store.audit_page(range, count).await)
-    }
-}
-
-impl<S: Replicas> Replicas for Observed<S> {
-    async fn announce_replica(&self, name: Arc<str>, value: Bytes) -> Result<(), StoreError> {
-        let started = Instant::now();
-        self.calls.ended(StoreCall::AnnounceReplica, started, self.store.announce_replica(name, value).await)
-    }
-
-    async fn replicas(&self) -> Result<Vec<ReplicaEntry>, StoreError> {
-        let started = Instant::now();
-        self.calls.ended(StoreCall::Replicas, started, self.store.replicas().await)
-    }
-}
-
-impl<S: Outbox> Outbox for Observed<S> {
-    async fn outbox_append(&self, entries: Vec<OutboxEntry>, kept: OutboxKept) -> Result<usize, StoreError> {
-        let started = Instant::now();
-        self.calls.ended(StoreCall::OutboxAppend, started, self.store.outbox_append(entries, kept).await)
-    }
-
-    async fn outbox_claim(
-        &self,
-        queue: Arc<str>,
-        count: usize,
-        lease_ms: u64,
-    ) -> Result<OutboxClaim, StoreError> {
-        let started = Instant::now();
-        let answer = self.store.outbox_claim(queue, count, lease_ms).await;
-        self.calls.ended(StoreCall::OutboxClaim, started, answer)
-    }
-
-    async fn outbox_update(&self, claimed: ClaimedEntry, next_ms: Option<u64>) -> Result<bool, StoreError> {
-        let started = Instant::now();
-        self.calls.ended(StoreCall::OutboxUpdate, started, self.store.outbox_update(claimed, next_ms).await)
-    }
-
-    async fn outbox_page(
-        &self,
-        before: Option<OutboxId>,
-        count: usize,
-    ) -> Result<Vec<OutboxEntry>, StoreError> {
-        let started = Instant::now();
-        self.calls.ended(StoreCall::OutboxPage, started, self.store.outbox_page(before, count).await)
-    }
-}
-
-impl<S: Decisions> Decisions for Observed<S> {
-    async fn publish_decisions(&self, decisions: Vec<Bytes>) -> Result<bool, StoreError> {
-        let started = Instant::now();
-        self.calls.ended(StoreCall::PublishDecisions, started, self.store.publish_decisions(decisions).await)
-    }
-
-    async fn read_decisions(
-        &self,
-        after: Option<DecisionId>,
-        count: usize,
-    ) -> Result<Vec<(DecisionId, Bytes)>, StoreError> {
-        let started = Instant::now();
-        self.calls.ended(StoreCall::ReadDecisions, started, self.store.read_decisions(after, count).await)
-    }
-}
-
-impl<S: PolicyRecords> PolicyRecords for Observed<S> {
-    async fn record_policy(&self, record: PolicyRecord) -> Result<bool, StoreError> {
-        let started = Instant::now();
-        self.calls.ended(StoreCall::RecordPolicy, started, self.store.record_policy(record).await)
-    }
-
-    async fn policies(&self) -> Result<Vec<PolicyEntry>, StoreError> {
-        let started = Instant::now();
-        self.calls.ended(StoreCall::Policies, started, self.store.policies().await)
-    }
-
-    async fn policy_document(&self, revision: Arc<str>) -> Result<Option<Bytes>, StoreError> {
-        let started = Instant::now();
-        self.calls.ended(StoreCall::PolicyDocument, started, self.store.policy_document(revision).await)
     }
 }
 

@@ -112,13 +112,15 @@ Unsettled: Gauge "tollgate.reservations.unsettled" "" => "tollgate_reservations_
 Expired: Counter "tollgate.reservations.expired" "" => "tollgate_reservations_expired_total" ["organization", "team"]
     "Reservations that ended without a report, counted 24 hours after they expired by the replica that removes them";
 Degraded: Counter "tollgate.degraded.decisions" "" => "tollgate_degraded_decisions_total" ["organization", "team"]
-    "Decisions that were made without the store; none are yet";
+    "Decisions that were made without the store, by the team's on_store_outage";
 StoreCallDuration: Histogram "tollgate.store.call.duration" "s" => "tollgate_store_call_duration_seconds" ["operation", "outcome"]
     "How long calls to the store took; outcome is succeeded or failed";
 StoreQueueDepth: Gauge "tollgate.store.queue_depth" "" => "tollgate_store_queue_depth" []
     "Calls that wait for their turn at the store";
 StoreUp: Gauge "tollgate.store.up" "" => "tollgate_store_up" []
     "Whether the store answered when it was last asked: 1 or 0";
+StoreBreakerOpen: Gauge "tollgate.store.breaker_open" "" => "tollgate_store_breaker_open" []
+    "1 while decisions of this replica do not wait for the store, as it does not answer or is slow; 0 again 10 seconds after the last one asked";
 SnapshotInfo: Gauge "tollgate.snapshot.info" "" => "tollgate_snapshot_info" ["document", "registry"]
     "1; what is in force: the policy document's revision and the number of the last change of keys and pauses";
 SnapshotRead: Gauge "tollgate.snapshot.read_timestamp" "s" => "tollgate_snapshot_read_timestamp_seconds" []

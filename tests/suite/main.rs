@@ -46,6 +46,7 @@ mod limits;
 mod log_fields;
 mod model;
 mod organizations;
+mod outages;
 mod pauses;
 mod policy_document;
 mod policy_history;

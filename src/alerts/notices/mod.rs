@@ -16,7 +16,7 @@ use crate::{
         occasion::Occasion,
         pause::Target,
         snapshot::Snapshot,
-        text::dollars,
+        text::{dollars, group},
     },
     store::{AlertId, Notice},
 };
@@ -91,9 +91,10 @@ fn detail(alert: &mut Alert, snapshot: &Snapshot, Notice { at, resolved, occasio
         Occasion::PolicyRejected { file, finding, revision } => {
             alert.facts = facts(&[("file", file), ("finding", finding), ("document_revision", revision)]);
         }
-        Occasion::StoreOutage { start, replica } => {
+        Occasion::StoreOutage { start, replica, degraded } => {
             let end_time = resolved.map(instant).unwrap_or_default();
-            alert.store = Some(StoreOutage { start_time: instant(*start), end_time });
+            let degraded_count = if *degraded == 0 { String::new() } else { degraded.to_string() };
+            alert.store = Some(StoreOutage { start_time: instant(*start), end_time, degraded_count });
             alert.facts = facts(&[("replica", replica)]);
         }
         Occasion::UnsettledHigh { team, expired, total } => {
@@ -163,14 +164,20 @@ pub(super) fn summary(occasion: &Occasion, resolved: Option<Timestamp>) -> Strin
                 if finding.is_empty() { file } else { finding }
             }),
         },
-        Occasion::StoreOutage { start, .. } => match resolved {
-            Some(end) => format!(
-                "The store answers again; it had not for {} from {} on",
-                explain::duration(end.since(*start)),
-                to_the_second(*start)
-            ),
-            None => format!("The store has not answered since {}", to_the_second(*start)),
-        },
+        Occasion::StoreOutage { start, degraded, .. } => {
+            let decided = match degraded {
+                0 => String::new(),
+                count => format!("; {} requests were decided without it", group((*count).into())),
+            };
+            match resolved {
+                Some(end) => format!(
+                    "The store answers again; it had not for {} from {} on{decided}",
+                    explain::duration(end.since(*start)),
+                    to_the_second(*start)
+                ),
+                None => format!("The store has not answered since {}{decided}", to_the_second(*start)),
+            }
+        }
         Occasion::UnsettledHigh { team, expired, total } => match is_over {
             true => format!("Usage of {team} is reported again"),
             false => {

@@ -248,7 +248,7 @@ fn what_operators_did_names_whose_it_is() {
 fn what_the_service_sees_is_said_in_numbers() {
     let facts = json!({ "replica": "gate-1:1" });
     lasts(
-        &Occasion::StoreOutage { start: AT, replica: "gate-1:1".into() },
+        &Occasion::StoreOutage { start: AT, replica: "gate-1:1".into(), degraded: 0 },
         "SEVERITY_CRITICAL",
         json!({
             "summary": "The store has not answered since 2026-11-24T10:00:00Z", "facts": facts,
@@ -257,6 +257,21 @@ fn what_the_service_sees_is_said_in_numbers() {
         json!({
             "summary": "The store answers again; it had not for 90s from 2026-11-24T10:00:00Z on", "facts": facts,
             "store": { "startTime": "2026-11-24T10:00:00.123Z", "endTime": "2026-11-24T10:01:30.123Z" },
+        }),
+    );
+    lasts(
+        &Occasion::StoreOutage { start: AT, replica: "gate-1:1".into(), degraded: 1_200 },
+        "SEVERITY_CRITICAL",
+        json!({
+            "summary": "The store has not answered since 2026-11-24T10:00:00Z; 1,200 requests were decided without it", "facts": facts,
+            "store": { "startTime": "2026-11-24T10:00:00.123Z", "degradedCount": "1200" },
+        }),
+        json!({
+            "summary": "The store answers again; it had not for 90s from 2026-11-24T10:00:00Z on; 1,200 requests were decided without it",
+            "facts": facts,
+            "store": {
+                "startTime": "2026-11-24T10:00:00.123Z", "endTime": "2026-11-24T10:01:30.123Z", "degradedCount": "1200",
+            },
         }),
     );
     let own = json!({ "expired_count": "12", "request_count": "40" });

@@ -23,7 +23,7 @@ use tracing::{Level, enabled, warn};
 pub(crate) use self::line::{BatchFacts, Decision, Facts, Refusal, VERSION};
 use self::line::{Head, InLog, Line, Settlement, Used};
 pub use self::read::{LineError, Logged, LoggedDecision, LoggedSettlement, read_line};
-use super::{Authorizer, Booked, Decided, Question, report::Report, ticket::Ticket};
+use super::{Authorizer, Booked, Decided, Question, outage::shown, report::Report, ticket::Ticket};
 use crate::{
     domain::{
         Timestamp,
@@ -168,11 +168,12 @@ impl<S: Store + Clone> Authorizer<S> {
         let (caller, revision) = (caller.as_ref().ok(), &decided.policy_revision);
         let mut decision = self.decision((snapshot, revision), caller, Some(request), violations);
         if let Ok(grant) = &decided.outcome {
-            decision.reservation_id = grant.reservation.as_ref().map(|(id, _)| id.clone());
+            decision.reservation_id = grant.reservation.as_ref().map(|(id, _)| shown(id).to_owned());
             decision.reserved_nano_usd = Some(grant.reserved_cost.nanos());
             decision.max_output_tokens = Some(grant.max_output_tokens);
         }
         decision.shadow_violations = decided.shadow_violations.iter().map(Refusal::new).collect();
+        decision.degraded = decided.degraded;
         decision.repeated = decided.is_repeat;
         decision.wait_duration_seconds = decided.waited.as_ref().map(Duration::as_secs_f64);
         decision

@@ -49,7 +49,7 @@ impl<S: Store + Clone> Authorizer<S> {
             if paced && last.is_granted() {
                 self.shared.queue.pace.put_back();
             }
-            let Some(obstacle) = last.obstacle() else {
+            let Some(obstacle) = last.obstacle().filter(|_| !self.goes_without(question, &last)) else {
                 place.passed = last.is_granted();
                 return last.decided;
             };
@@ -78,6 +78,11 @@ impl<S: Store + Clone> Authorizer<S> {
             place.asks();
             (decided, revision) = self.decide_again(question, check, place.turn).await;
         }
+    }
+
+    /// Whether the request needs no wait, as it is decided without the store.
+    fn goes_without(&self, question: Question<'_>, last: &Last) -> bool {
+        last.decided.as_ref().is_err_and(|failure| self.degrades(question.caller, failure))
     }
 
     /// Decides by what is in force now, and returns its revision: a pause, a revocation or a new limit takes effect while its

@@ -148,6 +148,17 @@ impl Ticket {
         Work::new(self.operation, self.batch)
     }
 
+    /// The same as a whole note, for holds that count `quantities` in their order.
+    pub(super) fn renoted(&self, quantities: Vec<Quantity>) -> Result<Bytes, Failure> {
+        let terms = Terms { quantities, ..self.terms.clone() };
+        let behind = (&*terms.project, terms.service_tier, &*terms.user);
+        let whole = (&terms, &self.batch, &self.tools, behind);
+        match self.labels.as_slice() {
+            [] => encode(WHOLE_VERSION, &whole),
+            labels => encode(WHOLE_LABELED_VERSION, &(whole, labels)),
+        }
+    }
+
     pub(super) fn into_terms(self) -> Terms {
         self.terms
     }
@@ -226,8 +237,8 @@ pub(super) fn trace_of(note: &[u8]) -> Option<TraceContext> {
     behind.first_chunk().filter(|_| has_trace).and_then(|bytes| TraceContext::from_bytes(*bytes))
 }
 
-/// The same for a plan whose terms have no note.
-fn whole(
+/// The same with all in it, for a plan whose terms have no note, and for what is kept without its terms.
+pub(super) fn whole(
     snapshot: &Snapshot,
     plan: &Plan<'_>,
     (user, labels): (&str, Labels<'_>),

@@ -165,6 +165,6 @@ mod tests {
         }
         let shadow = Filter::of(words("shadow", "")).unwrap();
         assert!(!shadow.takes(&DecisionEvent::default()));
-        assert_eq!(reasons().last(), Some(Reason::TooManyUnsettled));
+        assert_eq!(reasons().last(), Some(Reason::OutageAllowanceExhausted));
     }
 }

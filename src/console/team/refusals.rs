@@ -244,6 +244,7 @@ const fn help(reason: Reason) -> &'static str {
         Reason::MaxOutputTokensExceeded => "ask for less",
         Reason::BatchTooLarge => "a smaller batch",
         Reason::TooManyUnsettled => "report what requests used",
+        Reason::OutageAllowanceExhausted => "until the store answers, or a minute",
         Reason::Paused => "until it is resumed",
         Reason::ModelNotAllowed => "another model; the policy names those that the team may use",
         Reason::OperationNotAllowed => "the policy names the operations that the team may use",

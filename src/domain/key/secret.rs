@@ -107,6 +107,18 @@ impl HashKey {
         Self(bytes)
     }
 
+    /// Its bytes, for a store alone.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+
+    /// A key for something else, of which this one cannot be told; `context` names what it is for.
+    #[must_use]
+    pub fn derive(&self, context: &'static str) -> [u8; 32] {
+        blake3::derive_key(context, &self.0)
+    }
+
     /// The hash that is stored for the secret with this SHA-256.
     #[must_use]
     pub fn hash(&self, sha256: &[u8; 32]) -> SecretHash {

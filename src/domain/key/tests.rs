@@ -119,6 +119,7 @@ fn team() -> Team {
             max_cost: NanoUsd::ZERO,
             daily: limit(Quantity::NanoUsd, Window::Calendar(Period::Day), 0).into(),
         },
+        outage: Default::default(),
         labels: Default::default(),
         budget_counters: subject.budget_counters(),
         templates: Default::default(),

@@ -31,6 +31,7 @@ use super::{
     limit::{BudgetCounters, Limit, LimitMode, Limits},
     money::NanoUsd,
     name::MAX_MODEL_BYTES,
+    outage::OutageRules,
     plan::Templates,
     price::{ToolCatalogue, catalogue::Catalogue},
     rbac::AccessPolicy,
@@ -145,6 +146,8 @@ pub struct Team {
     pub tools: ToolBounds,
     /// What gateways may report for it without a reservation.
     pub unreserved: UnreservedBounds,
+    /// What holds for it while the store does not answer.
+    pub outage: OutageRules,
     /// Labels of its requests that neither they nor their keys have.
     pub labels: BTreeMap<String, String>,
     /// The counters of its budgets.

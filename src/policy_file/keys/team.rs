@@ -20,6 +20,7 @@ use crate::{
     },
     policy_file::{
         bounds::MAX_UNSETTLED,
+        outage::{ON_STORE_OUTAGE, USD_PER_MINUTE},
         read::{ON_EXCEED, ON_UNSETTLED},
         reports::{MAX_LABELS as REPORTED_LABELS, MAX_VALUES, MIN_VALUES},
         tools::MAX_CALLS,
@@ -128,6 +129,23 @@ static TEAM_TABLE: Table = Table {
             Kind::Table(&UNRESERVED),
             "what gateways may [report without a reservation](gateways.md#usage-without-a-reservation)",
         ),
+        key(
+            "on_store_outage",
+            Kind::Choice(|| words(&ON_STORE_OUTAGE)),
+            "what happens to requests [while the store does not answer](concepts.md#outages-of-the-store)",
+        )
+        .or("\"deny\""),
+        key(
+            "outage_allowance",
+            Kind::Table(&OUTAGE_ALLOWANCE),
+            "with `allowance`: what each replica may admit from counters of its own",
+        ),
+        key(
+            "max_outage",
+            Kind::Text(DURATION),
+            "with `allow` or `allowance`: how long after the last good reading of keys and pauses, 1s to 24h; then requests are denied",
+        )
+        .or("\"15m\""),
         mode("[`\"shadow\"`](concepts.md#shadow): what stands in this table refuses nothing; its keys do"),
         key("budget", Kind::Table(&BUDGET), "the team's [budget](#budget)"),
         key(
@@ -269,6 +287,17 @@ static UNRESERVED: Table = Table {
     keys: &[
         key("max_cost_usd", DOLLAR_KIND, "of one report").or("\"10.00\""),
         key("daily_usd", DOLLAR_KIND, "of the team in a day").or("\"100.00\""),
+    ],
+    shared: &[],
+};
+
+static OUTAGE_ALLOWANCE: Table = Table {
+    name: "outage_allowance",
+    doc: "What each replica may admit in any minute while the store does not answer; at least one.",
+    keys: &[
+        rate(LimitKind::RequestsPerMinute, "requests"),
+        rate(LimitKind::TokensPerMinute, "estimated input, and granted output"),
+        key(USD_PER_MINUTE, DOLLAR_KIND, "worst cases"),
     ],
     shared: &[],
 };

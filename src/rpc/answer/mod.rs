@@ -62,6 +62,7 @@ fn message(decided: Decided) -> AuthorizeResponse {
     // `to_string` of a shared text formats it, which takes several times as long as copying it.
     let policy_revision = String::from(&*decided.policy_revision);
     let project = String::from(&*decided.project);
+    let degraded = decided.degraded;
     let shadow_violations = decided.shadow_violations.into_iter().map(violation).collect();
     match decided.outcome {
         Ok(grant) => {
@@ -76,6 +77,7 @@ fn message(decided: Decided) -> AuthorizeResponse {
                 policy_revision,
                 project,
                 shadow_violations,
+                degraded,
                 ..AuthorizeResponse::default()
             }
         }
@@ -87,6 +89,7 @@ fn message(decided: Decided) -> AuthorizeResponse {
             policy_revision,
             project,
             shadow_violations,
+            degraded,
             ..AuthorizeResponse::default()
         },
     }

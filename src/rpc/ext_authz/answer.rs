@@ -59,7 +59,7 @@ pub(super) fn allowed(allowed: Approval<'_>) -> CheckResponse {
     if let Some(context) = &allowed.context {
         // A compressed answer from Groq cannot be metered.
         headers_to_remove.push("accept-encoding".to_owned());
-        to_client.push((RESERVATION_HEADER, context.reservation.to_string()));
+        to_client.push((RESERVATION_HEADER, context.reservation.id().to_string()));
     }
     CheckResponse {
         status: Some(Status { code: OK, ..Status::default() }),

@@ -67,6 +67,8 @@ enum Refused {
     OtherTeam(OtherTeam),
     /// No decision could be made.
     Undecided(Failure),
+    /// The same for a team whose own rule for outages does not permit the request.
+    Withheld(Failure),
 }
 
 impl From<ApiError> for Refused {
@@ -132,16 +134,14 @@ impl<S: Store + Clone> CheckRpc<S> {
                 return Ok(refused);
             }
             Err(Refused::Denied(error, limits)) => answer::denied(&error, &limits),
+            Err(Refused::Withheld(failure)) => {
+                debug!(error = %failure, "a request is refused by its team's rule for outages");
+                outage()
+            }
             Err(Refused::Undecided(failure)) => match view.snapshot.policy.envoy.on_outage {
                 // Envoy lets requests pass on an error. What this release does not know may refuse them, so it is no outage.
                 OnOutage::Error if !failure.is_unsupported() => return Err(status::undecided(&failure, "")),
-                OnOutage::Error | OnOutage::Deny => {
-                    let message = "no decision can be made at the moment; try again";
-                    answer::denied(
-                        &ApiError::unavailable(message, OUTAGE_RETRY_MS),
-                        &LimitStatuses::default(),
-                    )
-                }
+                OnOutage::Error | OnOutage::Deny => outage(),
             },
         };
         Ok(Response::new(answer))
@@ -189,7 +189,11 @@ impl<S: Store + Clone> CheckRpc<S> {
                     return Err(self.denied(snapshot, Some(resolved), &paused).into());
                 }
                 // A free request asks no counter, but it must be just as certain that nothing forbids it.
-                fresh.clone().map_err(Refused::Undecided)?;
+                if let Err(failure) = fresh
+                    && !self.authorizer.may_pass(resolved, failure)
+                {
+                    return Err(undecided(resolved, failure.clone()));
+                }
                 let (context, limits) = (None, &LimitStatuses::default());
                 Ok((answer::allowed(Approval { key: &key, internal_headers, context, limits }), None))
             }
@@ -248,7 +252,12 @@ impl<S: Store + Clone> CheckRpc<S> {
                 Err(Failure::RequestIdReused) => continue,
                 // The same stream goes to Groq once more, which needs its own reservation.
                 Err(Failure::RequestIdSpent(_)) => continue,
-                Err(failure) => return Err(Refused::Undecided(failure)),
+                Err(failure) => {
+                    return Err(match caller {
+                        Ok(caller) => undecided(caller, failure),
+                        Err(_) => Refused::Undecided(failure),
+                    });
+                }
             };
             let Decided { outcome, limits, .. } = decided;
             match outcome {
@@ -271,6 +280,16 @@ impl<S: Store + Clone> CheckRpc<S> {
         error!("Envoy asks again and again for one request");
         Err(Refused::Undecided(Failure::Internal))
     }
+}
+
+/// No decision on a request of `caller`. `envoy.on_outage` is for teams without a rule of their own.
+fn undecided(caller: &ResolvedCaller<'_>, failure: Failure) -> Refused {
+    if caller.team.outage.degrades() { Refused::Withheld(failure) } else { Refused::Undecided(failure) }
+}
+
+fn outage() -> CheckResponse {
+    let message = "no decision can be made at the moment; try again";
+    answer::denied(&ApiError::unavailable(message, OUTAGE_RETRY_MS), &LimitStatuses::default())
 }
 
 /// Headers that tell the gateway who asks; Groq has no use for them.

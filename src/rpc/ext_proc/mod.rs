@@ -124,7 +124,7 @@ impl<S: Store + Clone> ProcessRpc<S> {
     /// The caller states what was admitted, so its team is checked here, and again in the reservation itself.
     fn settle(&self, (context, end): (FilterContext, End), reach: &Reach) {
         if !reach.scope.holds(&context.team) {
-            debug!(reservation_id = %context.reservation, "an exchange is of a team that its proxy may not report for");
+            debug!(reservation_id = %context.reservation.id(), "an exchange is of a team that its proxy may not report for");
             // The value comes from the proxy, and no team has a longer name.
             let is_name = context.team.len() <= MAX_NAME_BYTES;
             reach.refuse(&if is_name { OtherTeam::Team(context.team) } else { OtherTeam::Unnamed });
@@ -141,7 +141,7 @@ impl<S: Store + Clone> ProcessRpc<S> {
             && let Some(left_out) = self.unread.to_warn_of()
         {
             warn!(
-                reservation_id = %context.reservation, team = context.team, model = context.model,
+                reservation_id = %context.reservation.id(), team = context.team, model = context.model,
                 operation = context.operation.name(), left_out,
                 "an answer's usage cannot be read, or not all of it; the stated rule decides what is charged"
             );

@@ -166,11 +166,11 @@ pub(super) fn retry_ms(retry_after: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{domain::request::ServiceTier, store::ReservationId};
+    use crate::{authorizer::ReservationName, domain::request::ServiceTier, store::ReservationId};
 
     fn context(operation: Operation, stream: bool) -> FilterContext {
         FilterContext {
-            reservation: ReservationId([1; 16]),
+            reservation: ReservationName::Stored(ReservationId([1; 16])),
             operation,
             stream,
             hides_reasoning: false,

@@ -32,6 +32,7 @@ use super::{
     status::{FieldErrors, MALFORMED},
 };
 use crate::{
+    authorizer::ReservationName,
     domain::{
         bounds::Most,
         calendar,
@@ -42,7 +43,6 @@ use crate::{
         },
     },
     reports::SpendQuery,
-    store::ReservationId,
 };
 
 /// The longest a call may wait: longer than any client keeps a call open without asking for it.
@@ -132,7 +132,7 @@ pub(super) struct Report {
 /// What a report is about.
 pub(super) enum Subject {
     /// A reservation.
-    Reservation(ReservationId),
+    Reservation(ReservationName),
     /// Usage that was never authorized.
     Unreserved(Unreserved),
 }

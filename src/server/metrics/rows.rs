@@ -128,6 +128,7 @@ impl Sources {
         let (live, clock) = (&self.status.shared.live, &self.status.clock);
         let value = match metric {
             Metric::StoreUp => self.seen.load().is_up.map(|is_up| if is_up { 1.0 } else { 0.0 }),
+            Metric::StoreBreakerOpen => Some(number(self.status.calls.is_breaker_open().into())),
             Metric::StoreQueueDepth => Some(number(self.status.calls.load().calls)),
             Metric::JournalBytes => self.status.calls.load().journal_bytes.map(number),
             Metric::SnapshotRead => live

@@ -235,6 +235,10 @@ impl Backend for EmbeddedStore {
         self.0.inner.time.now()
     }
 
+    fn deadline(&self) -> Duration {
+        self.1
+    }
+
     fn probe(&self) -> Option<LoadProbe> {
         if self.0.is_probed.swap(true, Ordering::Relaxed) {
             return None;

@@ -206,6 +206,10 @@ impl Backend for RedisStore {
         Ok(self.now())
     }
 
+    fn deadline(&self) -> Duration {
+        self.0.connection.deadline()
+    }
+
     fn is_down(&self) -> bool {
         self.0.connection.is_down()
     }

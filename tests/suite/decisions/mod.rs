@@ -84,16 +84,17 @@ fn cases_are_many_and_each_says_one_thing_once() {
 }
 
 /// The reasons that nothing in a policy or a call can bring about by itself in this version.
-const WITHOUT_A_CASE: [proto::Reason; 4] = [
+const WITHOUT_A_CASE: [proto::Reason; 5] = [
     proto::Reason::Unspecified,
     proto::Reason::KeyRevoked,       // needs a key that was created: `keys.rs`
     proto::Reason::Paused,           // needs an operator's command: `pauses.rs`
     proto::Reason::StoreUnavailable, // needs a store that fails
+    proto::Reason::OutageAllowanceExhausted, // the same: `outages.rs`
 ];
 
 #[test]
 fn every_reason_has_a_case() {
-    let mut without: BTreeSet<&str> = (0..=proto::Reason::TooManyUnsettled as i32)
+    let mut without: BTreeSet<&str> = (0..=proto::Reason::OutageAllowanceExhausted as i32)
         .filter_map(|number| proto::Reason::try_from(number).ok())
         .filter(|reason| !WITHOUT_A_CASE.contains(reason))
         .map(|reason| reason.as_str_name().trim_start_matches("REASON_"))

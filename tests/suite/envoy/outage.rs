@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tokio::{io::AsyncReadExt as _, net::TcpListener};
-use tollgate::runtime::clock::ManualClock;
+use tollgate::{rpc::proto::GetSpendRequest, runtime::clock::ManualClock};
 
 use super::{
     edge::{Edge, Envoy, chat, chat_body, is_available, policy},
@@ -82,6 +82,47 @@ async fn a_store_that_is_down_is_told_as_the_policy_says() {
         assert!(redis.restart());
         eventually("requests pass again", || async { request.send(envoy.address).await.status == 200 }).await;
     }
+}
+
+/// A team's own rule comes before `on_outage`: what it permits passes, and is booked once the store is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_pass_by_their_teams_rule_while_the_store_is_down() {
+    if !is_available() || !StoreKind::Redis.is_available() {
+        return;
+    }
+    let mut redis = RedisServer::start();
+    let mock = MockGroq::start().await;
+    mock.accept_keys(&["gsk_mock_upstream_key", super::edge::KEY]);
+    let rule = "on_exceed = \"clamp\"\non_store_outage = \"allowance\"\noutage_allowance = { requests_per_minute = 2 }";
+    let text = policy(&[("on_exceed = \"clamp\"", rule)]);
+    let server = Server::start_on_redis(&redis, "acme", &text, ManualClock::new(START));
+    let envoy = Envoy::start(&[server.address()], mock.address(), &[(FAIL_CLOSED, FAIL_OPEN)]).await.unwrap();
+    let request = chat(r#"{"completion_tokens":4}"#, &json!({"max_tokens": 5}));
+    assert_eq!(request.send(envoy.address).await.status, 200, "{}", envoy.log());
+    redis.kill();
+    for _ in 0..2 {
+        let answer = request.send(envoy.address).await;
+        let id = answer.header("x-tollgate-reservation").unwrap_or_default();
+        assert_eq!((answer.status, id.len(), id.get(..2)), (200, 32, Some("02")), "{}", envoy.log());
+    }
+    let answer = request.send(envoy.address).await;
+    assert_eq!(answer.error(), "503 outage_allowance_exhausted");
+    assert!(answer.header("retry-after").is_some() && answer.header("x-should-retry") == Some("true"));
+    assert_eq!(mock.requests().len(), 3);
+    assert!(redis.restart());
+    // What Redis had of the first request is lost with its memory; that of the others is booked after it.
+    let client = server.client().await;
+    let billed = mock.ledger().nanos;
+    eventually("both are booked", || {
+        let mut client = client.clone();
+        async move {
+            // It may not be connected again yet.
+            let report = client.get_spend(GetSpendRequest::default()).await.ok();
+            let spend = report.and_then(|report| report.into_inner().organization?.spend);
+            spend.is_some_and(|spend| crate::harness::nanos(spend.spent) == billed / 3 * 2)
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Faulty policies: each line here is a fault and the expected finding, word for word or in part.
 
 mod mode;
+mod outage;
 mod prices;
 
 use super::*;

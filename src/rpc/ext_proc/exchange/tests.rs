@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    authorizer::ReservationName,
     domain::request::ServiceTier,
     rpc::envoy::{
         config::core::v3::Metadata,
@@ -10,7 +11,7 @@ use crate::{
 
 fn context() -> FilterContext {
     FilterContext {
-        reservation: ReservationId([1; 16]),
+        reservation: ReservationName::Stored(ReservationId([1; 16])),
         operation: Operation::Chat,
         stream: true,
         hides_reasoning: false,

@@ -1,0 +1,178 @@
+//! Decisions while the store does not answer, for teams whose policy permits them: all that needs no counter refuses as ever, and
+//! counters of this process take the place of the store's where the policy says how much they may admit.
+
+mod sealed;
+mod settle;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use self::sealed::Facts;
+pub(super) use self::sealed::shown;
+pub use self::sealed::{DegradedName, NotAReservation, ReservationName};
+use super::{
+    Authorizer, Decided, Failure, PendingCheck, Question,
+    decided::denied,
+    overtaken::{has_moved, refusal_stands},
+    ticket,
+};
+use crate::{
+    domain::{
+        Timestamp,
+        caller::ResolvedCaller,
+        decision::{Allowed, Violation, Violations},
+        limit_status::LimitStatuses,
+        outage::{AllowanceRequest, AllowanceUse, OnStoreOutage, OutageAllowance},
+        plan::{self, Plan},
+        request::Billing,
+        snapshot::Snapshot,
+    },
+    store::{Store, StoreError},
+};
+
+/// What an allowed request is told.
+const WITHOUT_THE_STORE: &str = "the store does not answer: allowed without it, by the team's on_store_outage; report what was used as ever";
+
+/// What this process has admitted by allowances, for all of its cores. The lock is held for a look-up and three additions, and only in an
+/// outage. There are no more teams than the policies of this process had.
+#[derive(Debug, Default)]
+pub(super) struct Allowances(Mutex<HashMap<Arc<str>, AllowanceUse>>);
+
+impl Allowances {
+    fn take(
+        &self,
+        team: &Arc<str>,
+        (allowance, request): (&OutageAllowance, AllowanceRequest),
+        now: Timestamp,
+        only_looks: bool,
+    ) -> Result<(), Vec<Violation>> {
+        // Nothing panics while it is held.
+        let mut teams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        teams.entry(Arc::clone(team)).or_default().take(allowance, request, now, only_looks)
+    }
+}
+
+/// Whether a failure means that the store does not answer. One that is overloaded does, and what it holds may be wrong or unknown to
+/// this release where it answers otherwise: those refuse.
+const fn is_outage(failure: &Failure) -> bool {
+    matches!(failure, Failure::Store(StoreError::Unavailable) | Failure::SnapshotStale)
+}
+
+impl<S: Store + Clone> Authorizer<S> {
+    /// Whether a request of `caller` that met `failure` is decided without the store: by its team's rule, for as long after the last good
+    /// reading of keys and pauses as that says.
+    pub(super) fn degrades(&self, caller: &Result<ResolvedCaller<'_>, Violation>, failure: &Failure) -> bool {
+        let Ok(caller) = caller else { return false };
+        let rules = &caller.team.outage;
+        is_outage(failure) && rules.degrades() && self.is_known_within(rules.max_outage_ms)
+    }
+
+    /// Whether what costs nothing may pass by what was known before the outage.
+    #[must_use]
+    pub fn may_pass(&self, caller: &ResolvedCaller<'_>, failure: &Failure) -> bool {
+        self.degrades(&Ok(*caller), failure)
+    }
+
+    fn is_known_within(&self, max_ms: u64) -> bool {
+        let age = self.shared.live.freshness().age();
+        age.is_some_and(|age| age <= Duration::from_millis(max_ms))
+    }
+
+    /// The decision where the store gave none; `failure` otherwise.
+    ///
+    /// # Errors
+    /// `failure`, if the team has no rule for outages or the outage lasts too long for it; or why there is no decision.
+    pub(super) fn without_store(
+        &self,
+        question: Question<'_>,
+        until: Option<Instant>,
+        failure: Failure,
+    ) -> Result<(Decided, PendingCheck<S>), Failure> {
+        let request = question.request;
+        // It may have waited since it was asked.
+        let snapshot = self.snapshot();
+        let caller = snapshot.resolve(&request.caller);
+        if !self.degrades(&caller, &failure) {
+            return Err(failure);
+        }
+        if has_moved(question.caller, &caller) {
+            return Err(Failure::KeyMoved);
+        }
+        let check = PendingCheck::alone(self, until)?;
+        let now = self.store.now();
+        let today = snapshot.policy.calendar.today(now);
+        let caller = caller.map_err(Violations::from);
+        let decided = match caller.and_then(|caller| plan::compile(&snapshot, caller, request, now, &today)) {
+            Ok(plan) => self.degraded(question, (&snapshot, &plan), &check, now)?.ok_or(failure)?,
+            Err(violations) => {
+                let mut refusing = violations.refusing.iter();
+                refusing.try_for_each(|violation| {
+                    refusal_stands(&request.caller, violation, &Err(failure.clone()))
+                })?;
+                denied(&snapshot, violations, LimitStatuses::default())
+            }
+        };
+        Ok((decided, check))
+    }
+
+    /// The decision on a plan; `None`: this process has not read yet what reservations are sealed with.
+    fn degraded(
+        &self,
+        Question { request, .. }: Question<'_>,
+        (snapshot, plan): (&Snapshot, &Plan<'_>),
+        check: &PendingCheck<S>,
+        now: Timestamp,
+    ) -> Result<Option<Decided>, Failure> {
+        let Some(key) = self.shared.live.registry.hash_key() else { return Ok(None) };
+        let team = plan.caller.team;
+        if let OnStoreOutage::Allowance(allowance) = &team.outage.on_outage {
+            let since_start = u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
+            let asked = (allowance, request_of(plan));
+            let taken =
+                self.shared.allowances.take(&team.name, asked, Timestamp(since_start), request.dry_run);
+            if let Err(refusing) = taken {
+                let violations = Violations { refusing, shadow: plan.shadow.clone() };
+                let denied = denied(snapshot, violations, LimitStatuses::default());
+                let model = Some(self.shared.live.tallies.model(Some(plan.model)));
+                return Ok(Some(Decided { degraded: true, model, ..denied }));
+            }
+        }
+        let labels = snapshot.policy.reports.of_request(&plan.caller, &request.labels);
+        let note = ticket::whole(snapshot, plan, (&request.user, &labels), 0)?;
+        let reservation = match request.dry_run {
+            true => None,
+            false => Some(Facts { at: now, note }.seal(check.id.of_outage(), key)?),
+        };
+        let mut warnings = plan.warnings.clone();
+        warnings.push(WITHOUT_THE_STORE.to_owned());
+        let outcome = Ok(Allowed {
+            reservation: reservation.map(|name| (name, now.plus(plan.ttl_ms()))),
+            max_output_tokens: plan.max_output_tokens,
+            reserved_cost: plan.cost,
+            warnings,
+        });
+        let shadow = Violations { refusing: Vec::new(), shadow: plan.shadow.clone() };
+        Ok(Some(Decided {
+            outcome,
+            project: Arc::clone(plan.project),
+            degraded: true,
+            model: Some(self.shared.live.tallies.model(Some(plan.model))),
+            ..denied(snapshot, shadow, LimitStatuses::default())
+        }))
+    }
+}
+
+/// What a request asks of an allowance: its worst case.
+fn request_of(plan: &Plan<'_>) -> AllowanceRequest {
+    let tokens = match plan.work.billing() {
+        Billing::Audio | Billing::Characters => 0,
+        Billing::Tokens | Billing::InputTokens => {
+            let seen = plan.size.input_tokens.saturating_sub(plan.unseen_input_tokens);
+            seen.saturating_add(plan.max_output_tokens)
+        }
+    };
+    AllowanceRequest { tokens, nano_usd: plan.cost.nanos() }
+}

@@ -1,0 +1,113 @@
+//! Booking what was used under a reservation that was made without the store: in full, past any limit, once.
+
+use super::sealed::{DegradedName, Facts, ReservationName};
+use crate::{
+    authorizer::{
+        ATTEMPTS, Authorizer, Booked, Failure, charge::Charge, report::Report, settle::made, ticket::Ticket,
+    },
+    domain::{
+        MAX_AMOUNT, Timestamp, holds,
+        plan::{self, Outgoing},
+        rbac::TeamScope,
+        request::{Outcome, Usage},
+    },
+    store::{Reserve, Reserved, Store, StoreError},
+};
+
+/// Clocks of replicas and the store's may differ by this much.
+const MARGIN_MS: u64 = 60_000;
+
+impl<S: Store + Clone> Authorizer<S> {
+    /// Books the usage of the reservation of a team in `scope` that a caller names.
+    ///
+    /// # Errors
+    /// If it is unknown, or belongs to another team, or the usage cannot be priced or booked.
+    pub async fn settle_named(
+        &self,
+        name: &ReservationName,
+        usage: Option<Usage>,
+        outcome: Outcome,
+        upstream_delay_ms: u64,
+        scope: &TeamScope,
+    ) -> Result<Booked, Failure> {
+        match name {
+            ReservationName::Stored(id) => self.settle(*id, usage, outcome, upstream_delay_ms, scope).await,
+            // Boxed: few are.
+            ReservationName::Degraded(name) => {
+                let report = Report::new(usage, outcome, upstream_delay_ms);
+                Box::pin(self.settle_degraded(name, report, scope)).await
+            }
+        }
+    }
+
+    /// Books the usage of a reservation that was made in an outage, of a team in `scope`: as if there had been no limit, in the periods
+    /// in which it was decided. Reports are told apart from repeats for as long as the reservation can be reported.
+    ///
+    /// # Errors
+    /// It was not made by a replica of this organization, or too long ago; or its team or model is no longer in the policy; or the usage
+    /// cannot be priced or booked.
+    async fn settle_degraded(
+        &self,
+        name: &DegradedName,
+        report: Report,
+        scope: &TeamScope,
+    ) -> Result<Booked, Failure> {
+        let key = self.shared.live.registry.hash_key().ok_or(StoreError::Unavailable)?;
+        let facts = Facts::open(name, key).ok_or(Failure::UnknownReservation)?;
+        let ticket = Ticket::read(&holds::Terms::default(), &facts.note)?;
+        if !scope.holds(&ticket.team) {
+            return Err(Failure::OtherTeam);
+        }
+        let now = self.store.now();
+        let ttl_ms = ticket.work().batch().map_or(plan::RESERVATION_TTL_MS, |batch| batch.ttl_ms());
+        let expires_at = facts.at.plus(ttl_ms);
+        let last = expires_at.plus(plan::LATE_MS);
+        if now >= last {
+            return Err(Failure::UnknownReservation);
+        }
+        // A report that cannot be booked must not leave a reservation behind.
+        let snapshot = self.snapshot();
+        let tools = &snapshot.policy.tools;
+        Charge::of(&ticket, report.usage.as_ref(), report.outcome, tools, facts.at)?;
+        let caller = snapshot.resolve_names(&ticket.team, &ticket.key);
+        let caller = caller.map_err(|_| Failure::UnknownTeam(ticket.team.to_string()))?;
+        let outgoing = Outgoing {
+            model: &ticket.model,
+            work: ticket.work(),
+            service_tier: ticket.service_tier,
+            rates: ticket.rates,
+            user: &ticket.user,
+        };
+        let today = snapshot.policy.calendar.today(facts.at);
+        let plan = plan::compile_outgoing(&snapshot, caller, &outgoing, now.since(facts.at), &today);
+        let plan = plan.map_err(|violation| Failure::NotPriced(violation.message))?;
+        let reserve = Reserve {
+            id: name.id,
+            may_repeat: true,
+            fingerprint: 0,
+            holds: plan.holds.clone(),
+            gates: Vec::new(),
+            valid: Timestamp(0)..Timestamp(MAX_AMOUNT),
+            ttl_ms: plan::RESERVATION_TTL_MS,
+            late_ms: plan::LATE_MS,
+            note: ticket.renoted(plan.lines.iter().map(|line| line.limit.quantity).collect())?,
+            replaces: bytes::Bytes::new(),
+            dry_run: false,
+        };
+        let report = report.decided_in_outage((facts.at, expires_at), last.plus(MARGIN_MS).since(now));
+        let (holds, note) = (reserve.holds.clone(), reserve.note.clone());
+        for _ in 0..ATTEMPTS {
+            let record = match self.store.reserve(reserve.clone()).await? {
+                Reserved::Granted { now, .. } => {
+                    made(now, plan::RESERVATION_TTL_MS, holds.clone(), note.clone())
+                }
+                Reserved::Repeated(record) => record,
+                Reserved::OutOfDate { .. } => continue,
+                // Holds without a bound are refused only if a counter would pass its largest amount.
+                Reserved::Refused { .. } => return Err(StoreError::Overflow.into()),
+            };
+            return self.book(&snapshot, name.id, record, report).await.map_err(Failure::after_a_change);
+        }
+        Err(StoreError::Unavailable.into())
+    }
+}
