@@ -82,8 +82,13 @@ impl<S: Store + Clone> Authorizer<S> {
         let named = !request.request_id.is_empty() && !request.dry_run;
         match team.filter(|_| named) {
             Some(team) => {
-                let id = ticket::derived_id(team, &request.request_id);
-                Ok(Box::pin(PendingCheck::shared(self, id, until)).await)
+                let (id, began) = (ticket::derived_id(team, &request.request_id), Instant::now());
+                let check = Box::pin(PendingCheck::shared(self, id, until)).await;
+                // It has waited for a release of the same reservation, of which the store said nothing: not for the store once more.
+                if began.elapsed() >= self.store.deadline() {
+                    return Err(StoreError::Unavailable.into());
+                }
+                Ok(check)
             }
             // It has no name, or reserves nothing.
             None => PendingCheck::alone(self, until),

@@ -41,9 +41,7 @@ use crate::{
     store::{
         Calls, Store, Unreported,
         embedded::{EmbeddedStore, OpenError},
-        redis::{
-            self, Hazards, RedisSettings, RedisStore, RedisTlsError,
-        },
+        redis::{self, Hazards, RedisSettings, RedisStore, RedisTlsError},
     },
     telemetry::{Meters, MetersError, trace::Tracing},
     upstream::UpstreamKeySource,

@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{Live, MAX_AGE};
+use super::{Freshness, Live, MAX_AGE};
 use crate::{
     domain::snapshot::Snapshot,
     store::{Registry, StoreError},
@@ -46,6 +46,17 @@ struct Readings {
     ended: AtomicU64,
     /// How many of the last readings in a row had no answer; written within `turn`. It orders nothing.
     unanswered: AtomicU32,
+    /// When a decision may wait for a reading nonetheless, in milliseconds of the monotone clock. It orders nothing.
+    probe_at: AtomicU64,
+}
+
+impl Readings {
+    /// Lets one decision through each [`FOLLOW`], for those whose store no follower reads.
+    fn probes(&self) -> bool {
+        let (now, at) = (Freshness::begin().as_millis(), self.probe_at.load(Ordering::Relaxed));
+        let next = now + u64::try_from(FOLLOW.as_millis()).unwrap_or(u64::MAX);
+        now >= at && self.probe_at.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
 }
 
 /// Why what is in force is not young enough to decide by.
@@ -142,7 +153,8 @@ impl<S: Registry> Follower<S> {
             if freshness.is_fresh() {
                 return Ok(());
             }
-            if self.readings.unanswered.load(Ordering::Relaxed) >= FAILED_READINGS {
+            if self.readings.unanswered.load(Ordering::Relaxed) >= FAILED_READINGS && !self.readings.probes()
+            {
                 return Err(StoreError::Unavailable.into());
             }
             // A longer reading proves nothing. The follower runs without that bound, however much it has to read.

@@ -7,7 +7,13 @@ mod freshness;
 mod registry;
 mod uses;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -33,6 +39,10 @@ use crate::{
     store::{self, RegistryChanges, RegistryRecord, StoreError},
 };
 
+/// How long a store has no key to hash secrets with before one is made where none is needed yet: another replica may know the one that a
+/// store has lost, and gives it back within a reading or two.
+const KEY_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What is in force in this process.
 ///
 /// A decision asks the store about no key and no pause while the known state is fresh ([`Freshness`]). The workers of a
@@ -47,6 +57,9 @@ pub struct Live {
     uses: UseCounts,
     denials: Denials,
     entropy: Entropy,
+    /// When the store was first seen without a key to hash secrets with, in milliseconds of the monotone clock; 0: it was not. It orders
+    /// nothing.
+    keyless_since: AtomicU64,
     /// What is counted of teams and models.
     pub tallies: Tallies,
 }
@@ -68,6 +81,7 @@ impl Live {
             uses: UseCounts::default(),
             denials: Denials::default(),
             entropy: Entropy::default(),
+            keyless_since: AtomicU64::new(0),
             tallies,
         }
     }
@@ -164,12 +178,22 @@ impl Live {
         if !lacks && !(seals && (known.is_none() || changes.whole)) {
             return Ok(None);
         }
-        let proposed = match known {
-            Some(known) if seals => Some(known.to_bytes()),
-            None if seals && !lacks => self.entropy.bytes().ok(),
-            Some(_) | None => None,
+        let stored = registry.hash_key(known.filter(|_| seals).map(HashKey::to_bytes)).await?;
+        let stored = match stored {
+            None if seals && !lacks && self.has_long_lacked_a_key() => {
+                registry.hash_key(self.entropy.bytes().ok()).await?
+            }
+            stored => stored,
         };
-        Ok(registry.hash_key(proposed).await?.map(HashKey::new))
+        Ok(stored.map(HashKey::new))
+    }
+
+    /// Whether the store has had no key for [`KEY_PATIENCE`]; said while it has none.
+    fn has_long_lacked_a_key(&self) -> bool {
+        let now = Freshness::begin().as_millis().max(1);
+        let before = self.keyless_since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        let since = before.map_or_else(|since| since, |_| now);
+        u128::from(now.saturating_sub(since)) >= KEY_PATIENCE.as_millis()
     }
 
     /// How many keys can be used at `now`, declared and created.

@@ -144,7 +144,10 @@ impl<S: Store + Clone> Authorizer<S> {
         let note = ticket::whole(snapshot, plan, (&request.user, &labels), 0)?;
         let reservation = match request.dry_run {
             true => None,
-            false => Some(Facts { at: now, note }.seal(check.id.of_outage(), key)?),
+            false => Some(
+                Facts { at: now, note }
+                    .seal(check.id.of_outage(), (key, &snapshot.policy.organization.id))?,
+            ),
         };
         let mut warnings = plan.warnings.clone();
         warnings.push(WITHOUT_THE_STORE.to_owned());

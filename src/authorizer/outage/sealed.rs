@@ -5,7 +5,8 @@
 //! 02 and 30 hexadecimal digits . base64url( nonce (12 bytes) | AES-256-GCM ciphertext and tag )
 //! ```
 //!
-//! The digits are random, name the reservation in logs, and are the id under which it is booked; they are authenticated with the rest.
+//! The digits are random, name the reservation in logs, and are the id under which it is booked; they and the organization are
+//! authenticated with the rest.
 //! The key is derived from the one in the store that secrets are hashed with, which every replica reads with the registry.
 
 use std::{fmt, str::FromStr};
@@ -107,6 +108,9 @@ pub(in crate::authorizer) fn shown(name: &str) -> &str {
     name.split(SEPARATOR).next().unwrap_or(name)
 }
 
+/// The key, and the organization: all organizations of a server share the key.
+pub(super) type Keyed<'a> = (HashKey, &'a str);
+
 /// What is known of a reservation that was made in an outage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
@@ -121,11 +125,11 @@ impl Facts {
     ///
     /// # Errors
     /// The cryptographic library fails, or they are too long.
-    pub(super) fn seal(&self, id: ReservationId, key: HashKey) -> Result<String, Failure> {
+    pub(super) fn seal(&self, id: ReservationId, (key, organization): Keyed<'_>) -> Result<String, Failure> {
         let mut text = id.to_string();
         let mut body = ticket::encode(VERSION, &(self.at, &*self.note))?.to_vec();
         let sealed = aead(key).and_then(|aead| {
-            let nonce = aead.seal_in_place_append_tag(Aad::from(text.as_bytes()), &mut body).ok()?;
+            let nonce = aead.seal_in_place_append_tag(beside(organization, &text), &mut body).ok()?;
             let nonce: &[u8; NONCE_LEN] = nonce.as_ref();
             Some([nonce.as_slice(), &body].concat())
         });
@@ -139,16 +143,21 @@ impl Facts {
     }
 
     /// What `name` carries; `None` if it was not made with this key, or changed.
-    pub(super) fn open(name: &DegradedName, key: HashKey) -> Option<Self> {
+    pub(super) fn open(name: &DegradedName, (key, organization): Keyed<'_>) -> Option<Self> {
         let (digits, sealed) = name.text.split_once(SEPARATOR)?;
         let bytes = URL_SAFE_NO_PAD.decode(sealed).ok()?;
         let (nonce, body) = bytes.split_at_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut body = body.to_vec();
-        let plain = aead(key)?.open_in_place(nonce, Aad::from(digits.as_bytes()), &mut body).ok()?;
+        let plain = aead(key)?.open_in_place(nonce, beside(organization, digits), &mut body).ok()?;
         let (at, note): (Timestamp, &[u8]) = ticket::decode(VERSION, plain).ok()?;
         Some(Self { at, note: Bytes::copy_from_slice(note) })
     }
+}
+
+/// What is authenticated beside what is sealed.
+fn beside(organization: &str, digits: &str) -> Aad<Vec<u8>> {
+    Aad::from([organization.as_bytes(), &[0], digits.as_bytes()].concat())
 }
 
 fn aead(key: HashKey) -> Option<RandomizedNonceKey> {
@@ -175,10 +184,11 @@ mod tests {
     #[test]
     fn only_what_was_sealed_with_the_key_opens() {
         let (key, other) = (HashKey::new([1; 32]), HashKey::new([2; 32]));
-        let text = facts().seal(ID.of_outage(), key).unwrap();
+        let text = facts().seal(ID.of_outage(), (key, "acme")).unwrap();
         let sealed = name(&text).unwrap();
-        assert_eq!(Facts::open(&sealed, key), Some(facts()));
-        assert_eq!(Facts::open(&sealed, other), None);
+        assert_eq!(Facts::open(&sealed, (key, "acme")), Some(facts()));
+        assert_eq!(Facts::open(&sealed, (other, "acme")), None);
+        assert_eq!(Facts::open(&sealed, (key, "other")), None);
         assert_eq!(ReservationName::Degraded(sealed.clone()).to_string(), text);
         assert!(!text.contains("chatbot") && format!("{sealed:?}").len() == 32);
         assert_eq!((shown(&text), sealed.id), (&text[..32], ID.of_outage()));
@@ -187,7 +197,7 @@ mod tests {
             let mut changed = text.clone().into_bytes();
             changed[at] = if changed[at] == b'0' { b'1' } else { b'0' };
             let changed = String::from_utf8(changed).unwrap();
-            let opened = name(&changed).ok().and_then(|name| Facts::open(&name, key));
+            let opened = name(&changed).ok().and_then(|name| Facts::open(&name, (key, "acme")));
             // The last letter has bits that are not used.
             assert!(opened.is_none() || at == text.len() - 1, "{at}");
         }
@@ -203,6 +213,6 @@ mod tests {
             assert_eq!(odd.parse::<ReservationName>(), Err(NotAReservationId.into()), "{odd}");
         }
         let garbage = name(&format!("{cut}.not base64!")).unwrap();
-        assert_eq!(Facts::open(&garbage, HashKey::new([1; 32])), None);
+        assert_eq!(Facts::open(&garbage, (HashKey::new([1; 32]), "acme")), None);
     }
 }

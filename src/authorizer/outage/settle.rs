@@ -7,6 +7,7 @@ use crate::{
     },
     domain::{
         MAX_AMOUNT, Timestamp, holds,
+        key::HashKey,
         plan::{self, Outgoing},
         rbac::TeamScope,
         request::{Outcome, Usage},
@@ -52,8 +53,15 @@ impl<S: Store + Clone> Authorizer<S> {
         report: Report,
         scope: &TeamScope,
     ) -> Result<Booked, Failure> {
-        let key = self.shared.live.registry.hash_key().ok_or(StoreError::Unavailable)?;
-        let facts = Facts::open(name, key).ok_or(Failure::UnknownReservation)?;
+        let key = match self.shared.live.registry.hash_key() {
+            Some(key) => Some(key),
+            // It is read with the registry only where it is needed: no team may have a rule any more.
+            None => self.store.hash_key(None).await?.map(HashKey::new),
+        };
+        let key = key.ok_or(Failure::UnknownReservation)?;
+        let snapshot = self.snapshot();
+        let keyed = (key, &*snapshot.policy.organization.id);
+        let facts = Facts::open(name, keyed).ok_or(Failure::UnknownReservation)?;
         let ticket = Ticket::read(&holds::Terms::default(), &facts.note)?;
         if !scope.holds(&ticket.team) {
             return Err(Failure::OtherTeam);
@@ -66,7 +74,6 @@ impl<S: Store + Clone> Authorizer<S> {
             return Err(Failure::UnknownReservation);
         }
         // A report that cannot be booked must not leave a reservation behind.
-        let snapshot = self.snapshot();
         let tools = &snapshot.policy.tools;
         Charge::of(&ticket, report.usage.as_ref(), report.outcome, tools, facts.at)?;
         let caller = snapshot.resolve_names(&ticket.team, &ticket.key);

@@ -69,7 +69,7 @@ pub(super) static ENVOY: Table = Table {
         key(
             "on_outage",
             Kind::Choice(|| words(&ON_OUTAGE)),
-            "while the store is down: let the filter's `failure_mode_allow` decide, or answer 503",
+            "while the store is down, for teams whose `on_store_outage` is `\"deny\"`: let the filter's `failure_mode_allow` decide, or answer 503",
         )
         .or("\"error\""),
     ],

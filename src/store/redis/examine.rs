@@ -95,11 +95,7 @@ pub struct Examination {
 ///
 /// # Errors
 /// It cannot be found or asked, in words that hold no password.
-pub async fn examine(
-    url: &RedisUrl,
-    access: RedisAccess,
-    organization: &str,
-) -> Result<Examination, String> {
+pub async fn examine(url: &RedisUrl, access: RedisAccess, organization: &str) -> Result<Examination, String> {
     if organization.is_empty() || organization.contains(['{', '}']) {
         return Err(SettingsError::Organization(organization.to_owned()).to_string());
     }
