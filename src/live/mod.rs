@@ -42,6 +42,9 @@ use crate::{
 /// How long a store has no key to hash secrets with before one is made where none is needed yet: another replica may know the one that a
 /// store has lost, and gives it back within a reading or two.
 const KEY_PATIENCE: Duration = Duration::from_secs(5);
+/// How often a store is asked whether it still has the key, where reservations may be sealed with it: a registry that was always empty does
+/// not show that the store has lost its memory.
+const CHECK_KEY: Duration = Duration::from_secs(1);
 
 /// What is in force in this process.
 ///
@@ -60,6 +63,8 @@ pub struct Live {
     /// When the store was first seen without a key to hash secrets with, in milliseconds of the monotone clock; 0: it was not. It orders
     /// nothing.
     keyless_since: AtomicU64,
+    /// When the store was last asked whether it still has that key, in the same milliseconds. It orders nothing.
+    key_checked: AtomicU64,
     /// What is counted of teams and models.
     pub tallies: Tallies,
 }
@@ -82,6 +87,7 @@ impl Live {
             denials: Denials::default(),
             entropy: Entropy::default(),
             keyless_since: AtomicU64::new(0),
+            key_checked: AtomicU64::new(0),
             tallies,
         }
     }
@@ -175,17 +181,43 @@ impl Live {
         // Reservations that are made in an outage are sealed with a key that is derived from it, so it has to be there before one is, and
         // a store that has lost it gets it again: what was sealed is to open afterwards.
         let seals = self.peek().policy.teams.values().any(|team| team.outage.degrades());
-        if !lacks && !(seals && (known.is_none() || changes.whole)) {
+        let is_due = seals && (known.is_none() || changes.whole || self.is_key_check_due());
+        if !lacks && !is_due {
             return Ok(None);
         }
-        let stored = registry.hash_key(known.filter(|_| seals).map(HashKey::to_bytes)).await?;
-        let stored = match stored {
-            None if seals && !lacks && self.has_long_lacked_a_key() => {
-                registry.hash_key(self.entropy.bytes().ok()).await?
-            }
-            stored => stored,
+        let of_known = known.map(HashKey::to_bytes);
+        let stored = match self.find_hash_key(registry, of_known, seals && !lacks).await {
+            // No key of the registry needs it, so what was read is good without it.
+            Err(_) if !lacks => of_known,
+            found => found?,
         };
-        Ok(stored.map(HashKey::new))
+        // What is known already is put in force again only where all of the registry is.
+        let is_news = changes.whole || stored != of_known;
+        Ok(stored.filter(|_| is_news).map(HashKey::new))
+    }
+
+    /// The key in the store, which gets `known` where it has none, or with `makes` a new one if it has had none for long.
+    async fn find_hash_key<S: store::Registry>(
+        &self,
+        registry: &S,
+        known: Option<[u8; 32]>,
+        makes: bool,
+    ) -> Result<Option<[u8; 32]>, StoreError> {
+        match (registry.hash_key(None).await?, known) {
+            (None, Some(known)) if makes => registry.hash_key(Some(known)).await,
+            (None, None) if makes && self.has_long_lacked_a_key() => {
+                registry.hash_key(self.entropy.bytes().ok()).await
+            }
+            (stored, _) => Ok(stored),
+        }
+    }
+
+    /// Whether the store is to be asked for the key once more; said about once in [`CHECK_KEY`], of whatever worker reads then.
+    fn is_key_check_due(&self) -> bool {
+        let (now, last) = (Freshness::begin().as_millis(), self.key_checked.load(Ordering::Relaxed));
+        let is_due = u128::from(now.saturating_sub(last)) >= CHECK_KEY.as_millis();
+        let swap = || self.key_checked.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed);
+        is_due && swap().is_ok()
     }
 
     /// Whether the store has had no key for [`KEY_PATIENCE`]; said while it has none.

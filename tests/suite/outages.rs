@@ -174,6 +174,8 @@ async fn what_was_decided_without_the_store_is_booked_once_by_any_replica() {
     // The replica that was there before gives the store its key again; one that is new takes it.
     let mut client = outage.client.clone();
     eventually("the first replica serves", async || ask(&mut client, of("closed")).await.is_ok()).await;
+    let store = Fixture::of_redis(settings(&outage.redis, "acme")).store;
+    eventually("the store has its key again", async || store.hash_key(None).await == Ok(Some([9; 32]))).await;
     outage.server.stop().await;
     let mut client = other.client().await;
     eventually("the other replica serves", async || ask(&mut client, of("closed")).await.is_ok()).await;
@@ -191,8 +193,13 @@ async fn what_was_decided_without_the_store_is_booked_once_by_any_replica() {
         assert_eq!((nanos(repeated.cost), repeated.already_recorded), (105_000_000, true), "{after}");
     }
     assert_eq!(nanos(team_spend(&mut client, "open").await.spend.unwrap().spent), 105_000_000);
+    let of_the_day = proto::QueryUsageRequest {
+        start_date: "2026-11-23".to_owned(),
+        end_date: "2026-11-24".to_owned(),
+        ..Default::default()
+    };
     let mut reports = ReportServiceClient::new(connect(other.address()).await);
-    let usage = reports.query_usage(proto::QueryUsageRequest::default()).await.unwrap().into_inner();
+    let usage = reports.query_usage(of_the_day).await.unwrap().into_inner();
     let amounts = usage.total.unwrap();
     assert_eq!((amounts.degraded_count, amounts.request_count), (1, 1));
     // Past the time for reports it is unknown, as any reservation is; and it was never charged.
