@@ -129,7 +129,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let Some(key) = self.shared.live.registry.hash_key() else { return Ok(None) };
         let team = plan.caller.team;
         if let OnStoreOutage::Allowance(allowance) = &team.outage.on_outage {
-            let since_start = u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
+            let since_start = self.clock.monotonic().as_millis();
             let asked = (allowance, request_of(plan));
             let taken =
                 self.shared.allowances.take(&team.name, asked, Timestamp(since_start), request.dry_run);
