@@ -29,8 +29,9 @@ use crate::syntax::{
 
 /// The prefix of all of our environment variables.
 const PREFIX: &str = "TOLLGATE_";
-/// Variables of the command line (the settings file, and a client's server and credentials) that are no settings.
-const NOT_SETTINGS: [&str; 8] = [
+/// Variables that are no settings: of the command line (the settings file, and a client's server and credentials), and of the tests, which
+/// start services.
+const NOT_SETTINGS: [&str; 9] = [
     "config",
     "address",
     "organization",
@@ -39,6 +40,7 @@ const NOT_SETTINGS: [&str; 8] = [
     "tls_ca_file",
     "client_cert_file",
     "client_key_file",
+    "test_languages",
 ];
 /// The variable that holds a secret. No flag and no key in the file does, as lists of processes and backups show those.
 pub(super) const REDIS_PASSWORD: &str = "redis_password";
