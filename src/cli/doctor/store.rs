@@ -41,13 +41,9 @@ fn embedded(dir: &Path) -> Findings {
         found.error(format!("this user may not write into `{}`", place.display()), help);
     }
     match layout {
-        Some(layout) if READABLE_LAYOUTS.contains(&layout) => {
-            if layout < *READABLE_LAYOUTS.end() {
-                found.good(format!(
-                    "layout {layout} is brought up to date at the next start, after a copy is made"
-                ));
-            }
-        }
+        Some(layout) if layout < *READABLE_LAYOUTS.end() && READABLE_LAYOUTS.contains(&layout) => found
+            .good(format!("layout {layout} is brought up to date at the next start, after a copy is made")),
+        Some(layout) if READABLE_LAYOUTS.contains(&layout) => {}
         Some(layout) => found.error(
             format!(
                 "the store in `{shown}` has layout {layout}, and this release knows layouts up to {}",

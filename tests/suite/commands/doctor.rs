@@ -18,6 +18,9 @@ use crate::{
     support::certificates::{Ca, Leaf},
 };
 
+/// Severity, subject, what was found and what helps.
+type Told = (String, String, String, String);
+
 const POLICY: &str = "[organization]\nid = \"acme\"\n[teams.bot]\nmodels = [\"openai/gpt-oss-20b\"]\nmax_output_tokens = 100\n";
 /// A token, so that who may ask is no warning.
 const ACCESS: &str = "[access.tokens.gate]\nsha256 = \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"\nroles = [\"gateway\"]\n";
@@ -53,11 +56,7 @@ impl Case {
     }
 
     /// The findings with `more` settings, and the exit code.
-    fn examine(
-        &self,
-        more: &str,
-        arguments: &[&str],
-    ) -> (Option<i32>, Vec<(String, String, String, String)>) {
+    fn examine(&self, more: &str, arguments: &[&str]) -> (Option<i32>, Vec<Told>) {
         self.write("tollgate.toml", &format!("{}{more}", self.settings));
         let begun = Instant::now();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
@@ -75,7 +74,7 @@ impl Case {
             .unwrap_or_else(|error| panic!("{error}: {said}{}", String::from_utf8_lossy(&output.stderr)));
         let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
         let findings = answer["findings"].as_array().unwrap().iter();
-        let findings: Vec<(String, String, String, String)> = findings
+        let findings: Vec<Told> = findings
             .map(|finding| ["severity", "subject", "message", "help"].map(|key| text(finding, key)).into())
             .collect();
         for (severity, key) in [("error", "errors"), ("warning", "warnings")] {
