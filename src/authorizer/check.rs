@@ -107,6 +107,7 @@ impl<S: Store + Clone> Authorizer<S> {
         }
         // Then nothing needs a release, however long the outage lasts.
         if self.store.is_down() || self.store.breaker().is_some_and(|breaker| breaker.holds_back(degrades)) {
+            self.shared.failing.failed(&self.clock);
             return Err(StoreError::Unavailable.into());
         }
         if !reserve.dry_run {
@@ -116,6 +117,11 @@ impl<S: Store + Clone> Authorizer<S> {
         span.say("db.system.name", if S::KIND == StoreKind::Redis { "redis" } else { "sqlite" });
         let reserved = self.store.reserve(reserve).await;
         drop(span);
+        match &reserved {
+            Ok(_) => self.shared.failing.answered(),
+            Err(StoreError::Unavailable) => self.shared.failing.failed(&self.clock),
+            Err(_) => {}
+        }
         match &reserved {
             Ok(Reserved::Granted { .. }) => {}
             // What another attempt reserved, or what is already settled, is not this check's to release.

@@ -93,6 +93,7 @@ pub struct Shared {
     pub feed: Arc<DecisionFeed>,
     refused_reports: RefusedReports,
     allowances: outage::Allowances,
+    failing: outage::FailingSince,
     in_flight: in_flight::InFlightChecks,
     timing: Timing,
 }
@@ -109,6 +110,7 @@ impl Shared {
             feed: Arc::default(),
             refused_reports: RefusedReports::default(),
             allowances: outage::Allowances::default(),
+            failing: outage::FailingSince::default(),
             in_flight: in_flight::InFlightChecks::default(),
             timing: Timing::default(),
         }

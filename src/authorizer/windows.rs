@@ -15,13 +15,16 @@ use crate::{
         holds::{Holds, Term},
         limit::Quantity,
         limit_status::LimitStatuses,
-        plan::{Counted, Line, check_windows, windows},
+        plan::{Counted, Line, check_windows, is_shared_window, windows},
+        rbac::TeamScope,
         request::Caller,
         snapshot::Snapshot,
     },
     store::{MAX_HOLDS, Refusal, Reserve, Reserved, Store, StoreError},
 };
 
+/// The most that a window is filled to where no limit refuses before: settlements of what is reserved always have room above it.
+const MOST: u64 = MAX_AMOUNT / 2;
 /// How long the record of a count is kept, in milliseconds: nothing ever asks for it.
 const RECORD_MS: u64 = 1_000;
 
@@ -70,7 +73,11 @@ fn is_report(counts: &[Count]) -> bool {
 }
 
 impl Taken {
-    fn add(&mut self, count: &Count, lines: Vec<(Term, Line)>, is_report: bool) {
+    fn add(&mut self, count: &Count, mut lines: Vec<(Term, Line)>, (is_report, scope): (bool, &TeamScope)) {
+        // As with usage that is reported without a reservation: else who speaks for one team could fill the window of all.
+        if is_report && *scope != TeamScope::All {
+            lines.retain(|(_, line)| !is_shared_window(line));
+        }
         let held = lines.into_iter().map(|(term, line)| (self.hold(&term, count.amount, is_report), line));
         let held = held.collect();
         self.counts.push(held);
@@ -82,9 +89,9 @@ impl Taken {
         let amount = if *limit == 0 { amount.max(1) } else { amount };
         // Where nothing is counted, something must be left.
         let bound = |held: u64| match (is_report, held) {
-            (true, _) => MAX_AMOUNT,
+            (true, _) => MOST,
             (false, 0) => limit.saturating_sub(1),
-            (false, _) => *limit,
+            (false, _) => (*limit).min(MOST),
         };
         if let Some(at) = self.holds.iter().position(|hold| hold.counter == *counter) {
             if let Some(hold) = self.holds.get_mut(at) {
@@ -132,7 +139,8 @@ impl Taken {
 
 impl<S: Store + Clone> Authorizer<S> {
     /// Counts all of it in the windows that apply, or nothing if a limit or the policy refuses any; what was used is counted in any case. The
-    /// outcomes are in the order of `counts`, of which each has its caller in `callers`.
+    /// outcomes are in the order of `counts`, of which each has its caller in `callers`. Who asks may do so for the teams in `scope`: reports of
+    /// those who may not for all leave out the windows that all teams share.
     ///
     /// # Errors
     /// If nothing could be decided, or not before `until`; then it is possible that it was counted.
@@ -141,7 +149,7 @@ impl<S: Store + Clone> Authorizer<S> {
         View { snapshot, fresh }: &View,
         counts: &[Count],
         callers: &[Result<ResolvedCaller<'_>, Violation>],
-        until: Option<Instant>,
+        (scope, until): (&TeamScope, Option<Instant>),
     ) -> Result<Vec<CountOutcome>, Failure> {
         let (now, is_report) = (self.store.now(), is_report(counts));
         let today = self.today(&snapshot.policy, now);
@@ -153,7 +161,7 @@ impl<S: Store + Clone> Authorizer<S> {
             let violations = match found {
                 Ok(caller) => {
                     self.count_use(caller);
-                    taken.add(count, windows(snapshot, caller, count.counted(), &today), is_report);
+                    taken.add(count, windows(snapshot, caller, count.counted(), &today), (is_report, scope));
                     Vec::new()
                 }
                 Err(violations) => violations.refusing,

@@ -160,14 +160,9 @@ impl<S: Registry> Follower<S> {
             // A longer reading proves nothing. The follower runs without that bound, however much it has to read.
             match tokio::time::timeout(MAX_AGE, self.read_or_share()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(
-                    error @ (StoreError::Unavailable
-                    | StoreError::Overloaded
-                    | StoreError::LayoutUnsupported(_)),
-                )) => {
-                    return Err(error.into());
-                }
-                Ok(Err(StoreError::Corrupt | StoreError::Overflow)) | Err(_) => break,
+                // One that answers wrongly is not away, so it is not said to be.
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => break,
             }
         }
         if freshness.is_fresh() { Ok(()) } else { Err(Unfresh::Stale) }

@@ -171,15 +171,13 @@ impl Attempt<'_> {
     pub(super) fn ended<T>(self, answer: &Result<T, StoreError>) {
         self.has_ended.store(true, Ordering::Relaxed);
         match answer {
-            Ok(_) => self.breaker.answered(self.began, Instant::now()),
+            // What it holds may be wrong or unknown to this release: then each call has to say so.
+            Ok(_) | Err(StoreError::Corrupt | StoreError::LayoutUnsupported(_)) => {
+                self.breaker.answered(self.began, Instant::now());
+            }
             Err(StoreError::Unavailable) => self.breaker.failed(self.began, Instant::now()),
-            // It was not asked, or did answer.
-            Err(
-                StoreError::Overloaded
-                | StoreError::Overflow
-                | StoreError::Corrupt
-                | StoreError::LayoutUnsupported(_),
-            ) => {}
+            // It was not asked.
+            Err(StoreError::Overloaded | StoreError::Overflow) => {}
         }
     }
 }

@@ -6,7 +6,10 @@ mod settle;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -30,6 +33,7 @@ use crate::{
         request::Billing,
         snapshot::Snapshot,
     },
+    runtime::clock::Clock,
     store::{Store, StoreError},
 };
 
@@ -46,12 +50,42 @@ impl Allowances {
         &self,
         team: &Arc<str>,
         (allowance, request): (&OutageAllowance, AllowanceRequest),
-        now: Timestamp,
+        clock: &Clock,
         only_looks: bool,
     ) -> Result<(), Vec<Violation>> {
         // Nothing panics while it is held.
         let mut teams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read under the lock: an earlier time after a later one would count a whole minute anew.
+        let now = Timestamp(clock.monotonic().as_millis());
         teams.entry(Arc::clone(team)).or_default().take(allowance, request, now, only_looks)
+    }
+}
+
+/// Since when no reservation was answered. A store that takes no writes may still be read, so that what is known stays young.
+#[derive(Debug, Default)]
+pub(super) struct FailingSince(AtomicU64);
+
+impl FailingSince {
+    /// A reservation was answered.
+    pub(super) fn answered(&self) {
+        if self.0.load(Ordering::Relaxed) != 0 {
+            self.0.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// One was not.
+    pub(super) fn failed(&self, clock: &Clock) {
+        let now = clock.monotonic().as_millis().max(1);
+        // The first of them counts.
+        let _ = self.0.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Whether that is no longer than `max_ms` ago.
+    fn is_within(&self, clock: &Clock, max_ms: u64) -> bool {
+        match self.0.load(Ordering::Relaxed) {
+            0 => true,
+            since => clock.monotonic().as_millis().saturating_sub(since) <= max_ms,
+        }
     }
 }
 
@@ -79,6 +113,7 @@ impl<S: Store + Clone> Authorizer<S> {
     fn is_known_within(&self, max_ms: u64) -> bool {
         let age = self.shared.live.freshness().age();
         age.is_some_and(|age| age <= Duration::from_millis(max_ms))
+            && self.shared.failing.is_within(&self.clock, max_ms)
     }
 
     /// The decision where the store gave none; `failure` otherwise.
@@ -129,10 +164,8 @@ impl<S: Store + Clone> Authorizer<S> {
         let Some(key) = self.shared.live.registry.hash_key() else { return Ok(None) };
         let team = plan.caller.team;
         if let OnStoreOutage::Allowance(allowance) = &team.outage.on_outage {
-            let since_start = self.clock.monotonic().as_millis();
             let asked = (allowance, request_of(plan));
-            let taken =
-                self.shared.allowances.take(&team.name, asked, Timestamp(since_start), request.dry_run);
+            let taken = self.shared.allowances.take(&team.name, asked, &self.clock, request.dry_run);
             if let Err(refusing) = taken {
                 let violations = Violations { refusing, shadow: plan.shadow.clone() };
                 let denied = denied(snapshot, violations, LimitStatuses::default());
@@ -178,4 +211,23 @@ fn request_of(plan: &Plan<'_>) -> AllowanceRequest {
         }
     };
     AllowanceRequest { tokens, nano_usd: plan.cost.nanos() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::clock::ManualClock;
+
+    #[test]
+    fn an_outage_is_as_long_as_no_reservation_is_answered() {
+        let manual = ManualClock::new(Timestamp(5_000));
+        let (clock, failing) = (Clock::Manual(manual.clone()), FailingSince::default());
+        assert!(failing.is_within(&clock, 0), "nothing has failed");
+        failing.failed(&clock);
+        manual.pass(1_000);
+        failing.failed(&clock);
+        assert!(failing.is_within(&clock, 1_000) && !failing.is_within(&clock, 999), "the first one counts");
+        failing.answered();
+        assert!(failing.is_within(&clock, 0));
+    }
 }

@@ -36,7 +36,7 @@ use super::{
     window::SLOTS,
 };
 
-pub use unreserved::{Outgoing, compile_outgoing, compile_unreserved};
+pub use unreserved::{Outgoing, compile_outgoing, compile_unreserved, is_shared_window};
 pub use windows::{Counted, check_windows, windows};
 
 /// How long a reservation lives before `on_unsettled` applies: longer than Groq lets a request run.

@@ -89,6 +89,14 @@ pub fn compile_outgoing<'p>(
     Ok(plan)
 }
 
+/// Whether it is a sliding window that all teams share.
+#[must_use]
+pub fn is_shared_window(line: &Line) -> bool {
+    let scope = line.limit.scope;
+    matches!(line.limit.window, Window::Sliding(_))
+        && matches!(scope, LimitScope::Organization | LimitScope::OrganizationModel)
+}
+
 impl Plan<'_> {
     /// Takes the bounds away: what is booked was used. A request counts as one, and amounts follow with the settlement.
     fn unbound(&mut self) {
@@ -108,12 +116,7 @@ impl Plan<'_> {
     /// Leaves out the sliding windows of the organization, which all teams share. They track what Groq counts now, and a
     /// report does not say when its request was made: with reports alone, one team could block all others.
     fn leave_shared_windows(&mut self) {
-        let is_shared = |line: &Line| {
-            let scope = line.limit.scope;
-            matches!(line.limit.window, Window::Sliding(_))
-                && matches!(scope, LimitScope::Organization | LimitScope::OrganizationModel)
-        };
-        self.keep_lines(|line| !is_shared(line));
+        self.keep_lines(|line| !is_shared_window(line));
     }
 
     /// Limits it to what the team may report: the team's own windows count it, and so does, last, the bound on what the

@@ -6,7 +6,6 @@ use super::FieldErrors;
 use crate::{
     authorizer::Count,
     domain::{
-        MAX_AMOUNT,
         limit::Quantity,
         name::{MAX_MODEL_BYTES, MAX_USER_BYTES},
         request::Caller,
@@ -20,6 +19,9 @@ use crate::{
 const MAX_DESCRIPTORS: usize = 16;
 /// The most entries of one descriptor.
 const MAX_ENTRIES: usize = 16;
+/// The most requests that one descriptor counts, and the most tokens: more than any model's context has.
+const MAX_REQUESTS: u64 = 1_000;
+const MAX_TOKENS: u64 = 100_000_000;
 /// How the names of our entries begin. All others are a gateway's own, and ignored.
 const PREFIX: &str = "tollgate_";
 const TEAM: &str = "tollgate_team";
@@ -63,10 +65,6 @@ impl FieldErrors {
             self.add(&format!("{field}.is_negative_hits"), fix);
         }
         let amount = descriptor.hits_addend.unwrap_or(hits);
-        if amount > MAX_AMOUNT {
-            let fix = format!("is {amount}; must be from 0 to {MAX_AMOUNT}");
-            self.add(&format!("{field}.hits_addend"), fix);
-        }
         let entries = format!("{field}.entries");
         if descriptor.entries.len() > MAX_ENTRIES {
             let fix = format!("there are {}; at most {MAX_ENTRIES} are permitted", descriptor.entries.len());
@@ -84,11 +82,17 @@ impl FieldErrors {
             self.add(&entries, format!("`{TEAM}` or `{API_KEY}` must name the caller"));
             return None;
         };
+        let quantity = found.quantity.unwrap_or(Quantity::Requests);
+        let most = if quantity == Quantity::Tokens { MAX_TOKENS } else { MAX_REQUESTS };
+        if amount > most {
+            let fix = format!("is {amount}; must be from 0 to {most} {}", quantity.name());
+            self.add(&format!("{field}.hits_addend"), fix);
+        }
         Some(Count {
             caller,
             model: found.model.unwrap_or_default(),
             user: found.user.unwrap_or_default(),
-            quantity: found.quantity.unwrap_or(Quantity::Requests),
+            quantity,
             amount,
         })
     }

@@ -62,7 +62,7 @@ impl<S: Store + Clone> RateLimitService for RateLimitRpc<S> {
             refused.extensions_mut().insert(team);
             return Ok(refused);
         }
-        let outcomes = self.authorizer.count_windows(&view, &counts, &callers, until).await;
+        let outcomes = self.authorizer.count_windows(&view, &counts, &callers, (&scope, until)).await;
         // A count whose answer is lost may stand, and nothing takes it back.
         let outcomes = outcomes.map_err(|failure| status::failure(&failure, ""))?;
         Ok(Response::new(answer::answer(&outcomes)))

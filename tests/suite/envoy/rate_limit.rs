@@ -28,10 +28,11 @@ use crate::{
 
 const MODEL: &str = "openai/gpt-oss-20b";
 const GATEWAY: &str = "tgs_secret_of_the_gateway_of_lab";
+const OF_ALL: &str = "tgs_secret_of_the_gateway_of_all";
 
 fn policy() -> String {
     format!(
-        "[organization]\nid = \"acme\"\nrequests_per_minute = 100\n\
+        "[organization]\nid = \"acme\"\nrequests_per_minute = 100\ntokens_per_minute = 2000\n\
          [teams.chatbot]\nmodels = [\"openai/*\"]\nrequests_per_minute = 3\ntokens_per_minute = 1000\n\
          tokens_per_day = 1_000_000\nbudget = {{ monthly_usd = \"100.00\" }}\n\
          limits.\"{MODEL}\".requests_per_hour = 50\nper_user = {{ requests_per_minute = 1 }}\n\
@@ -228,7 +229,8 @@ async fn what_is_not_permitted_is_over_its_limit_and_what_is_malformed_an_error(
         (one(&[("tollgate_tema", "chatbot")]), "descriptors[0].entries[0]"),
         (one(&[TEAM, ("tollgate_quantity", "dollars")]), "descriptors[0].entries[1]"),
         (one(&[TEAM, ("tollgate_user", "a\nb")]), "descriptors[0].entries[1]"),
-        (request(vec![descriptor(&[TEAM], Some(u64::MAX))]), "descriptors[0].hits_addend"),
+        (request(vec![descriptor(&[TEAM], Some(1_001))]), "descriptors[0].hits_addend"),
+        (request(vec![descriptor(&[TEAM, TOKENS], Some(u64::MAX))]), "descriptors[0].hits_addend"),
         (negative, "descriptors[0].is_negative_hits"),
     ] {
         let status = calls.try_ask(request).await.unwrap_err();
@@ -243,9 +245,11 @@ async fn what_is_not_permitted_is_over_its_limit_and_what_is_malformed_an_error(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_counts_only_for_its_teams() {
     let bound = format!(
-        "{}[access.tokens.edge]\nsha256 = \"{}\"\nroles = [\"gateway\"]\nteams = [\"lab\"]\n",
+        "{}[access.tokens.edge]\nsha256 = \"{}\"\nroles = [\"gateway\"]\nteams = [\"lab\"]\n\
+         [access.tokens.main]\nsha256 = \"{}\"\nroles = [\"gateway\"]\n",
         policy(),
-        digest(GATEWAY)
+        digest(GATEWAY),
+        digest(OF_ALL)
     );
     let server = Server::start(StoreKind::Embedded, &bound, START).await;
     let mut client = RateLimitServiceClient::new(connect(server.address()).await);
@@ -257,6 +261,15 @@ async fn a_gateway_counts_only_for_its_teams() {
     // An answer, as an error may let the request pass.
     assert_eq!(ask(GATEWAY, "chatbot").await.unwrap(), Code::OverLimit);
     is_of(&ask("", "lab").await.unwrap_err(), "MISSING_CREDENTIAL");
+    // What is reported for one team fills no window of all, unless the gateway speaks for all.
+    let mut report = async |secret: &str, team: &str, hits: u64| {
+        let asked = request(vec![descriptor(&[("tollgate_team", team), TOKENS], Some(hits))]);
+        client.should_rate_limit(by(secret, asked)).await.unwrap().into_inner().overall_code()
+    };
+    assert_eq!(report(GATEWAY, "lab", 100_000_000).await, Code::Ok);
+    assert_eq!(report(OF_ALL, "chatbot", 0).await, Code::Ok);
+    assert_eq!(report(OF_ALL, "lab", 2_001).await, Code::OverLimit);
+    assert_eq!(report(OF_ALL, "chatbot", 0).await, Code::OverLimit);
     assert!(server.stop().await);
 }
 
