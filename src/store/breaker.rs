@@ -18,7 +18,7 @@ use std::{
 use super::StoreError;
 
 /// Failures in a row after which it opens. As many as make a connection silent: one may be due to someone else's slow command, and
-/// three deadlines in a row are most of a second. Calls that were under way at the same time count as one, as a connection that breaks
+/// three deadlines in a row are most of a second. Calls that ran at the same time count as one, as a connection that breaks
 /// fails all of them and is back within milliseconds.
 const FAILURES: u32 = 3;
 /// The same of answers that took most of the deadline: about two seconds of them. They are right, so requests that have to have one
@@ -89,7 +89,7 @@ impl Breaker {
         now >= at && swap(now + millis(PROBE_EVERY)).is_ok()
     }
 
-    /// A reservation is about to be asked for. Whoever asks says how it ended, or drops this.
+    /// A reservation is about to be asked for. The one who asks says how it ended, or drops this.
     pub(super) fn begin(&self) -> Attempt<'_> {
         Attempt { breaker: self, began: Instant::now(), has_ended: AtomicBool::new(false) }
     }

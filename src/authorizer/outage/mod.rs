@@ -55,7 +55,7 @@ impl Allowances {
     ) -> Result<(), Vec<Violation>> {
         // Nothing panics while it is held.
         let mut teams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Read under the lock: an earlier time after a later one would count a whole minute anew.
+        // Read under the lock: an earlier time after a later one would count a whole minute once more.
         let now = Timestamp(clock.monotonic().as_millis());
         teams.entry(Arc::clone(team)).or_default().take(allowance, request, now, only_looks)
     }

@@ -59,7 +59,7 @@ pub(super) fn load(path: Option<&Path>) -> (Findings, Option<Arc<Policy>>) {
     (found, report.policy.map(Arc::new))
 }
 
-/// Whether the service would listen where it is told to, and to whom.
+/// Whether the service would listen where it is told to, and who is let in.
 pub(super) fn access(Case { settings, policy, .. }: &Case, found: &mut Findings) {
     if let Err(error) = check_exposure(settings) {
         found.error(error.to_string(), "");
