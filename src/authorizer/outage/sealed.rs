@@ -41,7 +41,7 @@ pub enum ReservationName {
     Degraded(DegradedName),
 }
 
-/// The whole name of a reservation that was made in an outage. It is what [`fmt::Display`] writes; in logs it is [`Self::id`].
+/// The whole name of a reservation that was made in an outage. It is what [`fmt::Display`] writes; in logs it is the first 32 digits.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DegradedName {
     pub(super) id: ReservationId,
