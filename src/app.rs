@@ -8,7 +8,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::{
     access::{Client, ClientSecretPlace, Guard, SessionKeyError, SessionSettings, Sessions, SignIn},
-    alerts::{self, Dispatcher, Receivers},
+    alerts::{self, Crossings, Dispatcher, Receivers},
     audit::Audit,
     authorizer::{DecisionLog, Shared},
     console::{Console, ConsoleAddress, Door, Streams},
@@ -193,8 +193,19 @@ impl App {
         );
         sources.register(&meters);
         let (documents, past) = (DocumentWork::default(), sources.past.clone());
-        let parts =
-            ServiceParts { guard, status, documents, tracing, past, receivers, upstream, console, runtime };
+        let crossings = Crossings::default();
+        let parts = ServiceParts {
+            guard,
+            status,
+            documents,
+            tracing,
+            past,
+            crossings,
+            receivers,
+            upstream,
+            console,
+            runtime,
+        };
         let (streams, stop_pages, changes) =
             (Streams::default(), watch::Sender::new(false), Tasks::default());
         Self { shared, connections, meters, sources, parts, streams, stop_pages, changes }

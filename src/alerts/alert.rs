@@ -131,9 +131,19 @@ pub struct Money {
     nanos: u64,
 }
 
+/// The nano-dollars of a dollar.
+const UNIT: u64 = 1_000_000_000;
+
+impl Money {
+    /// In nano-dollars; `None`: more than a number holds, or no number.
+    pub(super) fn nano_usd(&self) -> Option<u64> {
+        let units: u64 = if self.units.is_empty() { 0 } else { self.units.parse().ok()? };
+        units.checked_mul(UNIT)?.checked_add(self.nanos)
+    }
+}
+
 impl From<u64> for Money {
     fn from(nano_usd: u64) -> Self {
-        const UNIT: u64 = 1_000_000_000;
         let units = if nano_usd < UNIT { String::new() } else { (nano_usd / UNIT).to_string() };
         Self { currency_code: "USD".to_owned(), units, nanos: nano_usd % UNIT }
     }
@@ -194,6 +204,7 @@ mod tests {
             let money = Money::from(nanos);
             assert_eq!(serde_json::to_string(&money).unwrap(), text);
             assert_eq!(serde_json::from_str::<Money>(text).unwrap(), money);
+            assert_eq!(money.nano_usd(), Some(nanos));
         }
     }
 }

@@ -11,8 +11,8 @@ use crate::{
         tally::{INTERVAL_MS, LEAST_EXPIRED, Samples, UnsettledShare},
     },
     live::Live,
-    replicas::{self, UpstreamKeyState},
-    store::{AlertId, Notice, Store, StoreError, cooldown_notice},
+    replicas::{self, Replica, UpstreamKeyState},
+    store::{AlertId, LAYOUT, Notice, Store, StoreError, cooldown_notice},
     upstream::{KeyUse, LiveKey},
 };
 
@@ -97,6 +97,27 @@ pub(super) fn rejected(facts: &Facts) -> Vec<Condition> {
     rejected.into_iter().collect()
 }
 
+/// The replicas of an earlier release that share the store.
+///
+/// # Errors
+/// The store does not answer.
+pub(super) async fn mismatched<S: Store>(store: &S, now: Timestamp) -> Result<Vec<Condition>, StoreError> {
+    let replicas = replicas::list(store).await?;
+    let mut behind = behind(&replicas, LAYOUT, now).peekable();
+    let Some(first) = behind.peek().copied() else { return Ok(Vec::new()) };
+    let (lowest, count) =
+        behind.fold((LAYOUT, 0), |(lowest, count), replica| (lowest.min(replica.said.layout), count + 1));
+    let replica = Arc::clone(&first.name);
+    let occasion = Occasion::LayoutMismatch { layout: LAYOUT, lowest, replica, count };
+    Ok(vec![Condition::local(Notice::new(now, occasion))])
+}
+
+/// Those that were seen lately and do not know `layout`. One whose announcement cannot be read is not among them.
+fn behind(replicas: &[Replica], layout: u32, now: Timestamp) -> impl Iterator<Item = &Replica> {
+    let knows_less = move |replica: &&Replica| (1..layout).contains(&replica.said.layout);
+    replicas.iter().filter(move |replica| replica.is_seen_lately(now)).filter(knows_less)
+}
+
 /// Looks up reservations that have expired, and returns the teams of which many have no report.
 pub(super) async fn unsettled<S: Store>(store: &S, samples: &Samples, now: Timestamp) -> Vec<Condition> {
     let mut due = samples.due(now, LOOKED_UP).into_iter();
@@ -156,6 +177,9 @@ pub(super) async fn is_over<S: Store>(
             let status = Arc::clone(&facts.policy.borrow());
             status.rejected.is_none() && status.loaded_at > notice.at
         }
+        Occasion::LayoutMismatch { layout, .. } => {
+            behind(&replicas::list(store).await?, *layout, now).next().is_none()
+        }
         // It is recorded when it is over.
         Occasion::StoreOutage { .. } => true,
         Occasion::UnsettledHigh { team, .. } => {
@@ -178,5 +202,29 @@ fn is_same_cooldown(one: &Occasion, other: &Occasion) -> bool {
             a == b && one.subject() == other.subject()
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replicas::Announcement;
+
+    #[test]
+    fn a_replica_is_behind_while_it_announces_an_earlier_layout() {
+        let replica = |name: &str, layout, last_seen| Replica {
+            name: name.into(),
+            last_seen: Timestamp(last_seen),
+            said: Announcement { layout, ..Announcement::default() },
+        };
+        let replicas = [
+            replica("earlier", 8, 100_000),
+            replica("gone", 8, 40_000),
+            replica("of-this-release", 9, 100_000),
+            replica("later", 10, 100_000),
+            replica("unreadable", 0, 100_000),
+        ];
+        let names: Vec<_> = behind(&replicas, 9, Timestamp(100_000)).map(|replica| &*replica.name).collect();
+        assert_eq!(names, ["earlier"]);
     }
 }

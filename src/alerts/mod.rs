@@ -7,6 +7,7 @@ mod alert;
 mod body;
 mod compose;
 mod conditions;
+mod crossings;
 mod delivery;
 mod detail;
 mod drift;
@@ -29,6 +30,7 @@ use tokio::{sync::watch::Receiver, task::JoinSet};
 use tracing::error;
 
 pub use alert::{Alert, AlertState, BudgetCrossing, Money};
+pub use crossings::{BudgetThreshold, Crossings};
 pub use delivery::DeliveryState;
 pub use detail::{
     Cooldown, Forecast, Pause, PauseActor, PauseTarget, StoreOutage, UpstreamKey, UsageDrift,

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::{
@@ -21,6 +22,7 @@ use crate::{
         occasion::Occasion,
     },
     live::Live,
+    replicas,
     runtime::Runtime,
     store::{AlertId, Notice, OUTBOX_KEPT, Store, StoreError, current_alert, outbox_find},
 };
@@ -33,6 +35,8 @@ const MAX_OPENED: usize = 64;
 /// Looks at what lasts about once a second, and adds what began and what is over to the outbox.
 pub(super) async fn watch<S: Store>(store: Arc<S>, live: Arc<Live>, facts: Facts, runtime: Runtime) {
     let mut watch = Watch { store: &*store, known: HashMap::new(), failing: HashSet::new() };
+    // Replicas announce themselves more seldom than this looks.
+    let mut looked = None;
     loop {
         let (snapshot, now) = (live.snapshot(), runtime.clock.now());
         let is_known = !snapshot.is_pending && live.freshness().is_fresh();
@@ -44,6 +48,11 @@ pub(super) async fn watch<S: Store>(store: Arc<S>, live: Arc<Live>, facts: Facts
         watch.see(AlertKind::PolicyRejected, Some(conditions::rejected(&facts)), now).await;
         let unsettled = conditions::unsettled(&*store, &live.tallies.samples, now).await;
         watch.see(AlertKind::UnsettledHigh, Some(unsettled), now).await;
+        if looked.is_none_or(|looked: Instant| looked.elapsed() >= replicas::EVERY) {
+            looked = Some(Instant::now());
+            let mismatched = conditions::mismatched(&*store, now).await.ok();
+            watch.see(AlertKind::LayoutMismatch, mismatched, now).await;
+        }
         pause(&runtime).await;
     }
 }

@@ -69,7 +69,7 @@ wire_enum!(
     PolicyRejected: "A new version of the policy was not taken",
     SpoolBacklog: "Reports of usage wait to be booked",
     UnreservedRefused: "Usage without a reservation was refused",
-    LayoutMismatch: "Replicas of different releases keep the store's layout back",
+    LayoutMismatch: "Replicas of an earlier release do not know the store's layout",
     Test: "A test of a receiver",
 );
 wire_enum!(

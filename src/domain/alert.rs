@@ -27,13 +27,15 @@ pub enum AlertKind {
     PolicyRejected,
     /// Usage without a reservation was refused for its bound.
     UnreservedRefused,
+    /// Replicas of an earlier release do not know the layout that a later one writes.
+    LayoutMismatch,
     /// A message that shows that a receiver gets them.
     Test,
 }
 
 impl AlertKind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::BudgetThreshold,
         Self::BudgetExhausted,
         Self::BudgetForecast,
@@ -45,6 +47,7 @@ impl AlertKind {
         Self::UsageDrift,
         Self::PolicyRejected,
         Self::UnreservedRefused,
+        Self::LayoutMismatch,
         Self::Test,
     ];
 
@@ -63,6 +66,7 @@ impl AlertKind {
             Self::UsageDrift => "usage_drift",
             Self::PolicyRejected => "policy_rejected",
             Self::UnreservedRefused => "unreserved_refused",
+            Self::LayoutMismatch => "layout_mismatch",
             Self::Test => "test",
         }
     }
@@ -78,7 +82,8 @@ impl AlertKind {
             | Self::UnsettledHigh
             | Self::UsageDrift
             | Self::PolicyRejected
-            | Self::UnreservedRefused => Severity::Warning,
+            | Self::UnreservedRefused
+            | Self::LayoutMismatch => Severity::Warning,
             Self::Pause | Self::Test => Severity::Info,
         }
     }
@@ -93,7 +98,8 @@ impl AlertKind {
             | Self::StoreOutage
             | Self::UnsettledHigh
             | Self::UsageDrift
-            | Self::PolicyRejected => true,
+            | Self::PolicyRejected
+            | Self::LayoutMismatch => true,
             Self::BudgetThreshold
             | Self::BudgetExhausted
             | Self::BudgetForecast

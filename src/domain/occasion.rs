@@ -112,6 +112,17 @@ pub enum Occasion {
         /// When, at the rate of the spend so far.
         exhaust: Timestamp,
     },
+    /// Replicas of an earlier release share the store, whose layout this release writes or will raise.
+    LayoutMismatch {
+        /// The latest layout that the replica knows that tells of it.
+        layout: u32,
+        /// The earliest that is the latest of one of the others.
+        lowest: u32,
+        /// One of those replicas.
+        replica: Arc<str>,
+        /// How many there are.
+        count: u64,
+    },
     /// What was booked differs from what Groq billed.
     UsageDrift {
         /// The days that were compared.
@@ -134,6 +145,7 @@ impl Occasion {
             Self::UnsettledHigh { .. } => AlertKind::UnsettledHigh,
             Self::UnreservedRefused { .. } => AlertKind::UnreservedRefused,
             Self::BudgetForecast { .. } => AlertKind::BudgetForecast,
+            Self::LayoutMismatch { .. } => AlertKind::LayoutMismatch,
             Self::UsageDrift { .. } => AlertKind::UsageDrift,
         }
     }
@@ -151,7 +163,9 @@ impl Occasion {
             Self::BudgetForecast { counter, .. } => counter.to_string(),
             Self::UsageDrift { drift, .. } => drift.subject(),
             // An organization has one policy and one store.
-            Self::PolicyRejected { .. } | Self::StoreOutage { .. } => String::new(),
+            Self::PolicyRejected { .. } | Self::StoreOutage { .. } | Self::LayoutMismatch { .. } => {
+                String::new()
+            }
         }
     }
 

@@ -20,7 +20,7 @@ const VERSION: u32 = 1;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Announcement {
-    pub(super) v: u32,
+    pub(crate) v: u32,
     /// Its release.
     pub version: String,
     /// The latest layout of the store that it knows.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     access::Guard,
-    alerts::Receivers,
+    alerts::{Crossings, Receivers},
     authorizer::{Authorizer, Shared},
     control::{Keys, Pauses},
     reports::{Budgets, LimitReports, PastDays, Spending, UsageReports},
@@ -58,6 +58,8 @@ pub struct ServiceParts {
     pub tracing: Tracing,
     /// What days cost of months that are over.
     pub past: PastDays,
+    /// When thresholds of budgets were crossed.
+    pub crossings: Crossings,
     /// Where alerts go.
     pub receivers: Arc<Receivers>,
     /// The keys that are sent to Groq in place of clients' credentials.
@@ -98,8 +100,9 @@ pub(super) fn services<S: Store + Clone>(core: Core<'_, S>) -> Services<S> {
 /// The services that decide nothing, or seldom.
 fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
     let Core { authorizer, shared, recorder, parts, health } = core;
-    let ServiceParts { guard, status, documents, past, receivers, upstream, console, runtime, .. } =
-        parts.clone();
+    let ServiceParts {
+        guard, status, documents, past, crossings, receivers, upstream, console, runtime, ..
+    } = parts.clone();
     let (store, follower) = (authorizer.store(), authorizer.follower());
     let process = ProcessRpc::new(authorizer.clone(), Arc::clone(&upstream), guard.audit().clone());
     let process = ExternalProcessorServer::new(process).max_decoding_message_size(MAX_ENVOY_BYTES);
@@ -120,7 +123,7 @@ fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
     let watch = DecisionWatch::new(Arc::clone(&shared.feed), guard.clone());
     let reports = ReportRpc::new(UsageReports::new(store.clone(), Arc::clone(&shared.live)), limits, watch);
     let reports = ReportServiceServer::new(reports).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let budgets = BudgetRpc::new(Budgets::new(follower.clone(), past));
+    let budgets = BudgetRpc::new(Budgets::new(follower.clone(), past), crossings);
     let budgets = BudgetServiceServer::new(budgets).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let documents = PolicyDocumentRpc::new(
         store.clone(),

@@ -309,6 +309,10 @@ mod tests {
                 r#"{"kind":"budget_forecast","counter":"team/a|usd|month@20261101","exhaust":9}"#,
             ),
             (
+                Occasion::LayoutMismatch { layout: 9, lowest: 8, replica: text("gate-1:1"), count: 2 },
+                r#"{"kind":"layout_mismatch","layout":9,"lowest":8,"replica":"gate-1:1","count":2}"#,
+            ),
+            (
                 Occasion::UsageDrift {
                     report: Days { start: 20_261_101, end: 20_261_201 },
                     drift: Drift {

@@ -106,6 +106,14 @@ fn detail(alert: &mut Alert, snapshot: &Snapshot, Notice { at, resolved, occasio
             alert.team = team.to_string();
             alert.facts = facts(&[("message", message)]);
         }
+        Occasion::LayoutMismatch { layout, lowest, replica, count } => {
+            alert.facts = facts(&[
+                ("replica", replica),
+                ("replica_count", &count.to_string()),
+                ("known_layout", &lowest.to_string()),
+                ("layout", &layout.to_string()),
+            ]);
+        }
         Occasion::UsageDrift { drift, .. } => alert.drift = Some(UsageDrift::from(drift)),
         Occasion::BudgetForecast { .. } => {}
     }
@@ -186,6 +194,19 @@ pub(super) fn summary(occasion: &Occasion, resolved: Option<Timestamp>) -> Strin
         },
         Occasion::UnreservedRefused { team, message, .. } => {
             format!("Usage without a reservation is refused for {team}: {message}")
+        }
+        Occasion::LayoutMismatch { layout, lowest, replica, count } => {
+            let others = match count {
+                0 | 1 => String::new(),
+                count => format!(" and {} other replicas", group((*count - 1).into())),
+            };
+            match is_over {
+                true => format!("All replicas know layout {layout} of the store"),
+                false => format!(
+                    "{replica}{others}: an earlier release, which knows layouts up to {lowest} and leaves a store of layout {layout} \
+                     alone"
+                ),
+            }
         }
         Occasion::UsageDrift { drift, .. } => drifted(drift, is_over),
         Occasion::BudgetForecast { .. } => String::new(),

@@ -245,6 +245,24 @@ fn what_operators_did_names_whose_it_is() {
 }
 
 #[test]
+fn replicas_of_an_earlier_release_are_named() {
+    let mismatch =
+        |count| Occasion::LayoutMismatch { layout: 9, lowest: 8, replica: "gate-1:1".into(), count };
+    for (count, who) in [(1, "gate-1:1"), (3, "gate-1:1 and 2 other replicas")] {
+        let facts = json!({ "replica": "gate-1:1", "replica_count": count.to_string(), "known_layout": "8", "layout": "9" });
+        let opened = format!(
+            "{who}: an earlier release, which knows layouts up to 8 and leaves a store of layout 9 alone"
+        );
+        lasts(
+            &mismatch(count),
+            "SEVERITY_WARNING",
+            json!({ "summary": opened, "facts": facts }),
+            json!({ "summary": "All replicas know layout 9 of the store", "facts": facts }),
+        );
+    }
+}
+
+#[test]
 fn what_the_service_sees_is_said_in_numbers() {
     let facts = json!({ "replica": "gate-1:1" });
     lasts(

@@ -17,7 +17,7 @@ const ROWS: usize = 50;
 const MAX_ANSWERS: usize = 10;
 
 /// The kinds that begin and end. The others are moments, and stay open.
-pub(super) const LASTING: [AlertKind; 7] = [
+pub(super) const LASTING: [AlertKind; 8] = [
     AlertKind::UpstreamCooldown,
     AlertKind::UpstreamKeyRefused,
     AlertKind::Pause,
@@ -25,6 +25,7 @@ pub(super) const LASTING: [AlertKind; 7] = [
     AlertKind::UnsettledHigh,
     AlertKind::UsageDrift,
     AlertKind::PolicyRejected,
+    AlertKind::LayoutMismatch,
 ];
 
 /// What the page shows.

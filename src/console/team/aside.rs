@@ -4,12 +4,15 @@ use maud::{Markup, html};
 
 use super::{
     gather::{Gathered, Question},
-    standing::Standing,
+    standing::{Mark, Standing},
 };
 use crate::{
     console::{
         parts::{BudgetBar, Size},
-        text::{money, time::minute_of},
+        text::{
+            money,
+            time::{minute_of, minute_text},
+        },
     },
     rpc::proto::{DescribeTeamResponse, Pause, pause_target::Target},
 };
@@ -44,12 +47,15 @@ fn bar(question: Question<'_>, budget: &Standing) -> Markup {
     let name = budget.name();
     let is_open = budget.then.is_some();
     let pace = (is_open && !budget.is_of_day()).then(|| budget.pace(question.view.now()));
-    let alerts = budget.thresholds.iter().map(|(threshold, amount)| {
-        let is_crossed = spent >= *amount;
+    let alerts = budget.thresholds.iter().map(|Mark { text, amount, crossed }| {
+        let passed = (spent >= *amount).then(|| match crossed {
+            Some(at) => format!("passed {}", minute_text(at, question.view.now())),
+            None => "passed".to_owned(),
+        });
         // A share says its amount as well.
-        let amount = threshold.ends_with('%').then(|| money::short(*amount));
-        let words: Vec<_> = amount.into_iter().chain(is_crossed.then(|| "passed".to_owned())).collect();
-        if words.is_empty() { threshold.clone() } else { format!("{threshold} ({})", words.join(", ")) }
+        let amount = text.ends_with('%').then(|| money::short(*amount));
+        let words: Vec<_> = amount.into_iter().chain(passed).collect();
+        if words.is_empty() { text.clone() } else { format!("{text} ({})", words.join(", ")) }
     });
     let alerts: Vec<_> = alerts.collect();
     html! {

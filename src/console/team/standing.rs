@@ -26,8 +26,16 @@ pub(super) struct Standing {
     pub(super) ends: Option<Zoned>,
     /// What happens then; `None`: the period is over.
     pub(super) then: Option<Then>,
-    /// The points at which alerts are raised, as the policy writes them, with their amounts.
-    pub(super) thresholds: Vec<(String, i128)>,
+    pub(super) thresholds: Vec<Mark>,
+}
+
+/// A point of a budget at which an alert is raised.
+pub(super) struct Mark {
+    /// As the policy writes it.
+    pub(super) text: String,
+    pub(super) amount: i128,
+    /// When it was crossed; `None`: it was not, or that is not known.
+    pub(super) crossed: Option<Zoned>,
 }
 
 /// What becomes of requests that a budget cannot pay for.
@@ -157,7 +165,11 @@ fn present(question: Question<'_>, budget: Budget) -> Option<Standing> {
         ends: forecast.exhaust_time.and_then(|at| zoned(&at, now)),
         then: Some(then),
         thresholds: thresholds
-            .map(|threshold| (threshold.threshold, nanos(threshold.amount.as_ref())))
+            .map(|threshold| Mark {
+                crossed: threshold.cross_time.and_then(|at| zoned(&at, now)),
+                amount: nanos(threshold.amount.as_ref()),
+                text: threshold.threshold,
+            })
             .collect(),
     })
 }

@@ -34,6 +34,11 @@ pub(in super::super) fn minute_of(timestamp: Option<&prost_types::Timestamp>, no
     }
 }
 
+/// The same to the minute, as a text.
+pub(in super::super) fn minute_text(at: &Zoned, now: &Zoned) -> String {
+    on_its_day(at, now, "%H:%M")
+}
+
 fn on_its_day(at: &Zoned, now: &Zoned, clock: &str) -> String {
     let clock = at.strftime(clock).to_string();
     match at.date() == now.date() {

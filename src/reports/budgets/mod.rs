@@ -26,6 +26,7 @@ use crate::{
         plan::line_of,
         policy::Policy,
         rbac::TeamScope,
+        snapshot::Snapshot,
     },
     live::Follower,
     store::{Ledger, Registry, StoreError, Usage},
@@ -81,6 +82,18 @@ impl<S: Ledger + Registry + Usage> Budgets<S> {
     #[must_use]
     pub fn organization(&self) -> Arc<str> {
         Arc::clone(&self.follower.snapshot().policy.organization.id)
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.follower.snapshot()
+    }
+
+    /// The store that they are counted in.
+    #[must_use]
+    pub const fn store(&self) -> &S {
+        self.follower.store()
     }
 
     /// The store's wall clock.

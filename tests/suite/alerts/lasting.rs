@@ -9,13 +9,17 @@ use std::{
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tollgate::rpc::{
-    DESCRIPTORS,
-    proto::{
-        self, LiftCooldownRequest, Outcome, PauseRequest, PauseTarget, RecordUsageRequest, ResumeRequest,
-        WholeOrganization, pause_service_client::PauseServiceClient, pause_target::Target,
-        record_usage_request::Caller, upstream_service_client::UpstreamServiceClient,
+use tollgate::{
+    rpc::{
+        DESCRIPTORS,
+        proto::{
+            self, LiftCooldownRequest, Outcome, PauseRequest, PauseTarget, RecordUsageRequest, ResumeRequest,
+            WholeOrganization, pause_service_client::PauseServiceClient, pause_target::Target,
+            record_usage_request::Caller, upstream_service_client::UpstreamServiceClient,
+        },
     },
+    runtime::clock::Clock,
+    store::{LAYOUT, Replicas as _, redis::RedisStore},
 };
 
 use super::{
@@ -23,7 +27,7 @@ use super::{
     start, webhook,
 };
 use crate::{
-    harness::{Process, chat, connect, eventually, eventually_within, organization, used},
+    harness::{Process, chat, connect, eventually, eventually_within, organization, settings, used},
     redis_server,
 };
 
@@ -308,6 +312,27 @@ async fn a_rejected_policy_opens_and_is_resolved_by_a_good_one() {
         write(&(replicas.policy.clone() + "\n[teams.team.oops]\nx = 1\n"));
         assert_ne!(replicas.alert(3).await["id"], opened["id"]);
     }
+}
+
+/// The announcement of an earlier release is recorded as that release would record it, while its layout still stands.
+#[tokio::test]
+async fn a_replica_of_an_earlier_release_is_told_of_until_it_is_replaced() {
+    let Some(redis) = redis_server::shared() else { return };
+    let replicas = Replicas::start("layout_mismatch", &redis.url()).await;
+    let organization = replicas.policy.split('"').nth(1).unwrap();
+    let store = RedisStore::connect(settings(&redis, organization), Clock::System).unwrap();
+    let announce = async |layout: u32| {
+        let said = format!(r#"{{"v":1,"version":"0.0.9","layout":{layout},"ready":true}}"#);
+        store.announce_replica("gate-9:1".into(), said.into()).await.unwrap();
+    };
+    announce(LAYOUT - 1).await;
+    let opened = replicas.alert(1).await;
+    let facts = json!({
+        "replica": "gate-9:1", "replica_count": "1", "known_layout": (LAYOUT - 1).to_string(), "layout": LAYOUT.to_string(),
+    });
+    assert_eq!(opened["facts"], facts, "{opened}");
+    announce(LAYOUT).await;
+    replicas.resolution(&opened, 2).await;
 }
 
 #[tokio::test]

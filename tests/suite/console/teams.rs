@@ -192,7 +192,11 @@ async fn a_teams_page_says_what_is_left_who_spent_and_what_was_refused() {
     for left in ["$15.00", "$5.00", "$4.00"] {
         assert!(page.contains(&format!("<td class=\"num\"><data value=\"{}", &left[1..])), "{left}: {page}");
     }
-    assert!(page.contains("Alerts at 25% ($5.00, passed), 80% ($16.00)."), "{page}");
+    // With the time of day at which it was crossed.
+    let (_, crossed) = page.split_once("Alerts at 25% ($5.00, passed ").unwrap();
+    let (time, rest) = crossed.split_at(5);
+    assert!(time.replace(|digit: char| digit.is_ascii_digit(), "0") == "00:00", "{time}");
+    assert!(rest.starts_with("), 80% ($16.00)."), "{page}");
     assert!(page.contains("<code>max_in_flight</code><span class=\"sub\">requests in flight</span>"));
     assert!(page.contains("data-label=\"Left\"><span class=\"\">3</span>"), "{page}");
     // Breakdowns sum to the whole; names are as they were given, and nothing of them is markup.
