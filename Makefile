@@ -11,7 +11,7 @@ ARGS ?=
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo-envoy test bench bench-envoy bench-peers bench-registry bench-usage bench-console lint format-check clippy doc licences buf contract soak kustomize dist dist-check
+.PHONY: help run demo-envoy test bench bench-envoy bench-peers bench-registry bench-usage bench-console lint format-check clippy doc licences buf contract soak kustomize dist dist-check test-upgrade
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -92,6 +92,12 @@ kustomize: ## Renders the Kustomize base from the chart
 	@.ci/helm $(TARGET)/clients/helm
 	.ci/kustomize $(TARGET)/clients/helm/bin/helm > $(TARGET)/kustomize.yaml
 	mv $(TARGET)/kustomize.yaml deploy/kustomize/base/tollgate.yaml
+
+# Where there is none before this commit, the tests say so and are skipped.
+test-upgrade: ## Builds the last release and runs it beside this one, on both stores (LAST=TAG)
+	@.ci/tools
+	@last=$$(.ci/last-release $(TARGET)/last-release $(LAST)) && \
+	TOLLGATE_LAST_RELEASE=$$last $(CARGO) test --locked --test suite -- layouts::adjacent
 
 soak: ## Runs all tests for long: many more cases, and those that are too slow for every day
 	@.ci/tools

@@ -14,6 +14,9 @@ use tonic::transport::Channel;
 use super::{PATIENCE, connect};
 use crate::redis_server::free_port;
 
+/// The program of this release.
+const OWN: &str = env!("CARGO_BIN_EXE_tollgate");
+
 /// A `tollgate serve` process. Killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -42,11 +45,40 @@ impl Process {
             let admin = format!("--admin={}", free_port());
             let store = format!("--store={store}");
             let arguments = [&*store, &deadline, &admin];
-            if let Some(process) = Self::spawn(free_port(), directory, policy_text, &arguments, &[]).await {
+            let process =
+                Self::spawn(free_port(), (Path::new(OWN), directory), policy_text, &arguments, &[]).await;
+            if let Some(process) = process {
                 return process;
             }
         }
         panic!("no free port");
+    }
+
+    /// Starts the program of another release.
+    pub(crate) async fn start_release(
+        program: &Path,
+        directory: &Path,
+        policy_text: &str,
+        store: &str,
+    ) -> Self {
+        for _ in 0..5 {
+            let (admin, store) = (format!("--admin={}", free_port()), format!("--store={store}"));
+            let arguments = [&*store, "--store-timeout=20s", &admin];
+            let process = Self::spawn(free_port(), (program, directory), policy_text, &arguments, &[]).await;
+            if let Some(process) = process {
+                return process;
+            }
+        }
+        panic!("no free port");
+    }
+
+    /// What the program of another release says where it refuses to serve.
+    pub(crate) fn refused(program: &Path, directory: &Path, store: &str) -> String {
+        let mut command = Command::new(program);
+        command.args(["serve", "--policy", "policy.toml", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]);
+        let output = command.arg(format!("--store={store}")).current_dir(directory).output().unwrap();
+        assert!(!output.status.success());
+        [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat()
     }
 
     /// The same at an address that another server had before.
@@ -58,7 +90,9 @@ impl Process {
     ) -> Self {
         let (admin, store) = (format!("--admin={}", free_port()), format!("--store={store}"));
         let arguments = [&*store, "--store-timeout=20s", &admin];
-        Self::spawn(address, directory, policy_text, &arguments, &[]).await.expect("the port is still free")
+        Self::spawn(address, (Path::new(OWN), directory), policy_text, &arguments, &[])
+            .await
+            .expect("the port is still free")
     }
 
     /// Starts the server on the embedded store with more arguments.
@@ -75,7 +109,7 @@ impl Process {
     ) -> Self {
         for _ in 0..5 {
             if let Some(process) =
-                Self::spawn(free_port(), directory, policy_text, arguments, variables).await
+                Self::spawn(free_port(), (Path::new(OWN), directory), policy_text, arguments, variables).await
             {
                 return process;
             }
@@ -86,7 +120,7 @@ impl Process {
     /// `None` where another process has the port.
     async fn spawn(
         address: SocketAddr,
-        directory: &Path,
+        (program, directory): (&Path, &Path),
         policy_text: &str,
         arguments: &[&str],
         variables: &[(&str, &Path)],
@@ -97,7 +131,7 @@ impl Process {
         std::fs::write(&policy, policy_text).unwrap();
         let log = directory.join(format!("log-{number}"));
         let to_log = std::fs::File::create(&log).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        let child = Command::new(program)
             .args(["serve", "--listen", &address.to_string(), "--threads", "2"])
             .args(["--policy", policy.to_str().unwrap()])
             .args(arguments)

@@ -1,5 +1,6 @@
 //! Stores of other releases: what a process leaves alone, what it reads, and what it moves.
 
+mod adjacent;
 mod directories;
 mod entries;
 mod hash_key;
