@@ -6,6 +6,7 @@
 mod aborts;
 mod denials;
 mod fleet;
+mod replicas;
 mod running;
 mod snippets;
 
@@ -72,4 +73,10 @@ async fn the_gateway_in_python_denies_as_envoy_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gateway_in_go_denies_as_envoy_does() {
     denials::are_envoys(Language::Go).await;
+}
+
+/// In TypeScript alone: gRPC in Go takes several addresses from DNS only, and in Python it makes a host of them that no server takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateway_in_typescript_shares_its_calls_among_replicas() {
+    replicas::share_the_calls(Language::TypeScript).await;
 }

@@ -10,8 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tollgate::rpc::proto::{self, policy_service_client::PolicyServiceClient};
-use tonic::transport::Channel;
+use tollgate::rpc::proto;
 
 use super::Language;
 use crate::{
@@ -69,7 +68,7 @@ pub(super) fn secret(team: &str) -> String {
     format!("tgk_of_{team}")
 }
 
-fn policy() -> String {
+pub(super) fn policy() -> String {
     let key =
         |team: &str| format!("[teams.{team}.keys.{team}-test-web]\nsha256 = \"{}\"\n", digest(&secret(team)));
     POLICY.to_owned() + &TEAMS.map(key).concat()
@@ -86,14 +85,14 @@ pub(super) fn chat(team: &str, directive: &Value, fields: &Value) -> Request {
 }
 
 /// A gateway's process. Killed when dropped.
-struct Gateway {
+pub(super) struct Gateway {
     child: Child,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     log: PathBuf,
 }
 
 impl Gateway {
-    async fn start(language: Language, directory: &TempDir, variables: &[(&str, &str)]) -> Self {
+    pub(super) async fn start(language: Language, directory: &TempDir, variables: &[(&str, &str)]) -> Self {
         let log = directory.path().join(language.built());
         let to_log = fs::File::create(&log).unwrap();
         let child = program(language)
@@ -133,8 +132,23 @@ impl Drop for Gateway {
     }
 }
 
+/// Waits until nothing is reserved; what was spent, in nano-dollars.
+pub(super) async fn settled(tollgate: &Process) -> u64 {
+    let client = tollgate.client().await;
+    let report = async || {
+        let answer = client.clone().get_spend(proto::GetSpendRequest::default()).await.unwrap();
+        answer.into_inner().organization.expect("the organization's report")
+    };
+    eventually("everything is settled", async || {
+        let report = report().await;
+        report.unsettled_requests == 0 && nanos(report.spend.unwrap().reserved) == 0
+    })
+    .await;
+    nanos(report().await.spend.unwrap().spent)
+}
+
 /// Waits until its store answers.
-async fn serves(tollgate: &Process) {
+pub(super) async fn serves(tollgate: &Process) {
     eventually("it serves", async || tollgate.is_serving().await == Some(true)).await;
 }
 
@@ -231,23 +245,9 @@ impl Scene {
             .await;
     }
 
-    pub(super) async fn client(&self) -> PolicyServiceClient<Channel> {
-        self.tollgate().client().await
-    }
-
     /// Waits until nothing is reserved; what was spent, in nano-dollars.
     pub(super) async fn settled(&self) -> u64 {
-        let client = self.client().await;
-        let report = async || {
-            let answer = client.clone().get_spend(proto::GetSpendRequest::default()).await.unwrap();
-            answer.into_inner().organization.expect("the organization's report")
-        };
-        eventually("everything is settled", async || {
-            let report = report().await;
-            report.unsettled_requests == 0 && nanos(report.spend.unwrap().reserved) == 0
-        })
-        .await;
-        nanos(report().await.spend.unwrap().spent)
+        settled(self.tollgate()).await
     }
 
     /// Waits until nothing is reserved, and holds what was spent against the mock's ledger, to the nano-dollar.
