@@ -1,12 +1,15 @@
 //! One check from question to answer: in time or not at all, and with nothing left reserved if there is no answer.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use tokio::time::{Timeout, timeout, timeout_at};
 
 use super::{Authorizer, Decided, Failure, PendingCheck, Question, queue::Turn, ticket};
 use crate::{
-    domain::{Timestamp, request::AuthorizeRequest},
+    domain::{Timestamp, policy::Team, request::AuthorizeRequest},
     runtime::clock::Clock,
     store::{Reserve, Reserved, Store, StoreError, StoreKind},
     telemetry::trace,
@@ -30,7 +33,7 @@ impl<S: Store + Clone> Authorizer<S> {
         if let Some(caller) = caller.filter(|_| !question.request.dry_run) {
             self.count_use(caller);
         }
-        let team = caller.map(|caller| &*caller.team.name);
+        let team = caller.map(|caller| caller.team);
         let (decided, check) = match by(until, self.check(question, team, until)).await? {
             Ok(checked) => checked,
             Err(failure) => self.without_store(question, until, failure)?,
@@ -44,7 +47,7 @@ impl<S: Store + Clone> Authorizer<S> {
     async fn check(
         &self,
         question: Question<'_>,
-        team: Option<&str>,
+        team: Option<&Team>,
         until: Option<Instant>,
     ) -> Result<(Decided, PendingCheck<S>), Failure> {
         let request = question.request;
@@ -76,14 +79,18 @@ impl<S: Store + Clone> Authorizer<S> {
     async fn begin(
         &self,
         request: &AuthorizeRequest,
-        team: Option<&str>,
+        team: Option<&Team>,
         until: Option<Instant>,
     ) -> Result<PendingCheck<S>, Failure> {
         let named = !request.request_id.is_empty() && !request.dry_run;
         match team.filter(|_| named) {
             Some(team) => {
-                let (id, began) = (ticket::derived_id(team, &request.request_id), Instant::now());
-                let check = Box::pin(PendingCheck::shared(self, id, until)).await;
+                let (id, began) = (ticket::derived_id(&team.name, &request.request_id), Instant::now());
+                let mut check = Box::pin(PendingCheck::shared(self, id, until));
+                let check = match team.outage.degrades() {
+                    true => self.wait_for_store(until, check.as_mut()).await?,
+                    false => check.await,
+                };
                 // It has waited for a release of the same reservation, of which the store said nothing: not for the store once more.
                 if began.elapsed() >= self.store.deadline() {
                     return Err(StoreError::Unavailable.into());
@@ -115,7 +122,15 @@ impl<S: Store + Clone> Authorizer<S> {
         }
         let mut span = trace::child("store reserve");
         span.say("db.system.name", if S::KIND == StoreKind::Redis { "redis" } else { "sqlite" });
-        let reserved = self.store.reserve(reserve).await;
+        let mut asked = pin!(self.store.reserve(reserve));
+        let reserved = match degrades {
+            false => asked.await,
+            true => match self.wait_for_store(check.until, asked.as_mut()).await {
+                Ok(reserved) => reserved,
+                Err(Failure::Store(error)) => Err(error),
+                Err(failure) => return Err(failure),
+            },
+        };
         drop(span);
         match &reserved {
             Ok(_) => self.shared.failing.answered(),

@@ -204,7 +204,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let fresh = match self.shared.live.freshness().is_fresh() {
             true => Ok(()),
             // Boxed, as every request has room for it and nearly none waits here.
-            false => by(until, Box::pin(self.freshen())).await.unwrap_or_else(|error| Err(error.into())),
+            false => Box::pin(self.freshen_by(until)).await,
         };
         View { snapshot: self.snapshot(), fresh }
     }

@@ -1,6 +1,6 @@
 //! Decisions by what was known, where that became too old while the store was asked.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, time::Instant};
 
 use super::{Authorizer, Decided, Failure, Question, decided::denied};
 use crate::{
@@ -21,6 +21,15 @@ impl<S: Store + Clone> Authorizer<S> {
     /// It is not, and cannot be read now.
     pub async fn freshen(&self) -> Result<(), Failure> {
         Ok(self.follower.freshen().await?)
+    }
+
+    /// The same for a caller who has to be answered before `until`.
+    pub(super) async fn freshen_by(&self, until: Option<Instant>) -> Result<(), Failure> {
+        match self.wait_for_store(until, pin!(self.freshen())).await {
+            Ok(fresh) => fresh,
+            Err(Failure::Store(StoreError::Unavailable)) => Err(Failure::SnapshotStale),
+            Err(failure) => Err(failure),
+        }
     }
 
     /// What was decided; or, where it is allowed and something else came into force while the store was asked (or what was known

@@ -26,6 +26,9 @@ const FAILURES: u32 = 3;
 const SLOW_ANSWERS: u32 = 8;
 /// The part of the deadline, in quarters, after which an answer is slow.
 const SLOW_QUARTERS: u32 = 3;
+/// The part of the deadline for which the store may take its time: one that does well answers in a fraction of it. A caller who leaves
+/// sooner, as with a deadline of a millisecond, says nothing of the store, and can neither open the breaker nor get past its limits.
+const PATIENCE: u32 = 4;
 /// How often one call goes through: as often as the registry is read, since without that nothing is decided anyway.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
 /// An open breaker through which no call went for so long is not shown as open: nothing asked.
@@ -42,12 +45,17 @@ pub struct Breaker {
     state: AtomicU8,
     failures: AtomicU32,
     slow: AtomicU32,
+    /// For how many milliseconds callers waited who left since the last answer; those in which several waited count once.
+    waited: AtomicU64,
+    /// Until when these are counted, in milliseconds since `start`.
+    waited_until: AtomicU64,
     /// When the last call ended that counted, in milliseconds since `start`.
     counted_at: AtomicU64,
     /// When the next call may go through, in the same milliseconds.
     probe_at: AtomicU64,
     start: Instant,
     slow_after: Duration,
+    patience: Duration,
 }
 
 impl Breaker {
@@ -58,11 +66,20 @@ impl Breaker {
             state: AtomicU8::new(CLOSED),
             failures: AtomicU32::new(0),
             slow: AtomicU32::new(0),
+            waited: AtomicU64::new(0),
+            waited_until: AtomicU64::new(0),
             counted_at: AtomicU64::new(0),
             probe_at: AtomicU64::new(0),
             start: Instant::now(),
             slow_after: deadline * SLOW_QUARTERS / 4,
+            patience: Self::patience(deadline),
         }
+    }
+
+    /// How long a store with this deadline is waited for before it is said not to answer.
+    #[must_use]
+    pub fn patience(deadline: Duration) -> Duration {
+        deadline / PATIENCE
     }
 
     /// Whether a decision must do without the store; `can` it, it also does where the store is only slow. While the store answers, this is
@@ -95,6 +112,9 @@ impl Breaker {
     }
 
     fn answered(&self, began: Instant, now: Instant) {
+        if self.waited.load(Ordering::Relaxed) != 0 {
+            self.waited.store(0, Ordering::Relaxed);
+        }
         if now.duration_since(began) >= self.slow_after {
             self.count(&self.slow, (SLOW_ANSWERS, SLOW), began, now);
             self.failures.store(0, Ordering::Relaxed);
@@ -116,6 +136,25 @@ impl Breaker {
 
     fn failed(&self, began: Instant, now: Instant) {
         self.count(&self.failures, (FAILURES, OPEN), began, now);
+    }
+
+    /// A caller left before there was an answer: after most of the deadline, that is a failure, as is as much waiting of several callers
+    /// one after another, of whom each has less time than the store.
+    fn left(&self, began: Instant, now: Instant) {
+        let waited = now.saturating_duration_since(began);
+        if waited < self.patience {
+            return;
+        }
+        if waited < self.slow_after {
+            let until = self.waited_until.swap(self.ms(now), Ordering::Relaxed);
+            let more = self.ms(now).saturating_sub(until.max(self.ms(began)));
+            let sum = self.waited.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+            if sum < millis(self.slow_after) {
+                return;
+            }
+            self.waited.store(0, Ordering::Relaxed);
+        }
+        self.failed(began, now);
     }
 
     fn count(&self, count: &AtomicU32, (most, state): (u32, u8), began: Instant, now: Instant) {
@@ -184,8 +223,8 @@ impl Attempt<'_> {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        if !*self.has_ended.get_mut() && self.began.elapsed() >= self.breaker.slow_after {
-            self.breaker.failed(self.began, Instant::now());
+        if !*self.has_ended.get_mut() {
+            self.breaker.left(self.began, Instant::now());
         }
     }
 }
@@ -241,6 +280,28 @@ mod tests {
         // Fast ones are enough to close it.
         breaker.answered(at(&breaker, 5_000), at(&breaker, 5_149));
         assert_eq!(breaker.state.load(Ordering::Relaxed), CLOSED);
+    }
+
+    #[test]
+    fn callers_with_less_time_than_the_store_open_it_together() {
+        let breaker = Breaker::new(DEADLINE);
+        let left = |from, to| breaker.left(at(&breaker, from), at(&breaker, to));
+        // As long as those wait who have the time.
+        for turn in 0..9 {
+            assert!(!breaker.holds_back(true), "{turn}");
+            left(turn * 100, turn * 100 + 60);
+            left(turn * 100 + 1, turn * 100 + 61);
+        }
+        assert_eq!(breaker.state.load(Ordering::Relaxed), OPEN);
+        let breaker = Breaker::new(DEADLINE);
+        let left = |from, to| breaker.left(at(&breaker, from), at(&breaker, to));
+        for turn in 0..100 {
+            left(turn * 100, turn * 100 + 49);
+            assert_eq!(breaker.waited.load(Ordering::Relaxed), 0, "{turn}: it learnt nothing of the store");
+            left(turn * 100, turn * 100 + 60);
+            breaker.answered(at(&breaker, turn * 100 + 60), at(&breaker, turn * 100 + 61));
+        }
+        assert_eq!(breaker.failures.load(Ordering::Relaxed), 0, "it answers");
     }
 
     #[test]

@@ -1,17 +1,23 @@
 //! Decisions while the store does not answer, for teams whose policy permits them: all that needs no counter refuses as ever, and
 //! counters of this process take the place of the store's where the policy says how much they may admit.
+//!
+//! A caller may have less time than the store. It gets its team's rule when its time ends, and not only when the store's does; but not
+//! before the store had the time to answer ([`Breaker::patience`]), or short deadlines would be a way past the limits.
 
 mod sealed;
 mod settle;
 
 use std::{
     collections::HashMap,
+    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
+
+use tokio::time::timeout_at;
 
 use self::sealed::Facts;
 pub(super) use self::sealed::shown;
@@ -34,9 +40,11 @@ use crate::{
         snapshot::Snapshot,
     },
     runtime::clock::Clock,
-    store::{Store, StoreError},
+    store::{Breaker, Store, StoreError},
 };
 
+/// How long before a caller has to be answered the store is given up, for a decision without it to be made.
+const HEAD_START: Duration = Duration::from_millis(2);
 /// What an allowed request is told.
 const WITHOUT_THE_STORE: &str = "the store does not answer: allowed without it, by the team's on_store_outage; report what was used as ever";
 
@@ -80,6 +88,11 @@ impl FailingSince {
         let _ = self.0.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// Whether the last one that ended was not.
+    fn is_failing(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
     /// Whether that is no longer than `max_ms` ago.
     fn is_within(&self, clock: &Clock, max_ms: u64) -> bool {
         match self.0.load(Ordering::Relaxed) {
@@ -108,6 +121,28 @@ impl<S: Store + Clone> Authorizer<S> {
     #[must_use]
     pub fn may_pass(&self, caller: &ResolvedCaller<'_>, failure: &Failure) -> bool {
         self.degrades(&Ok(*caller), failure)
+    }
+
+    /// Waits for the store, for a request that may be decided without it: no longer than there is time to do so before `until`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], if the store had the time to answer, or did not answer before; otherwise
+    /// [`Failure::DeadlineExceeded`], as a caller who leaves at once learns nothing of the store.
+    pub(super) async fn wait_for_store<F: Future>(
+        &self,
+        until: Option<Instant>,
+        answer: Pin<&mut F>,
+    ) -> Result<F::Output, Failure> {
+        let Some(until) = until else { return Ok(answer.await) };
+        let began = Instant::now();
+        let end = until.checked_sub(HEAD_START).unwrap_or(until);
+        if let Ok(answer) = timeout_at(end.into(), answer).await {
+            return Ok(answer);
+        }
+        if began.elapsed() >= Breaker::patience(self.store.deadline()) || self.shared.failing.is_failing() {
+            return Err(StoreError::Unavailable.into());
+        }
+        Err(Failure::DeadlineExceeded)
     }
 
     fn is_known_within(&self, max_ms: u64) -> bool {

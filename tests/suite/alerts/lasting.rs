@@ -44,6 +44,10 @@ id = "{organization}"
 models = ["m/text"]
 max_output_tokens = 4000
 unreserved = {{ max_cost_usd = "0.000001", daily_usd = "0.000001" }}
+[teams.permitted]
+models = ["m/text"]
+max_output_tokens = 4000
+on_store_outage = "allow"
 [projects.main]
 keys = [{{ file = "groq-key" }}]
 [[prices]]
@@ -69,8 +73,12 @@ pub(super) struct Replicas {
 
 impl Replicas {
     pub(super) async fn start(kind: &str, store: &str) -> Self {
+        Self::start_of(&organization(), kind, store).await
+    }
+
+    pub(super) async fn start_of(organization: &str, kind: &str, store: &str) -> Self {
         let (directory, receiver) = (TempDir::new().unwrap(), Receiver::start(Answer::Status(200)).await);
-        let (policy, settings) = (policy(&organization(), kind), webhook("ops", &receiver));
+        let (policy, settings) = (policy(organization, kind), webhook("ops", &receiver));
         fs::write(directory.path().join("groq-key"), "gsk_first").unwrap();
         let mut own =
             Self { directory, receiver, policy, settings, store: store.to_owned(), servers: Vec::new() };
@@ -91,6 +99,21 @@ impl Replicas {
 
     fn last(&self) -> &Process {
         self.servers.last().unwrap()
+    }
+
+    /// Each replica decides a request that its team permits without the store, which is given up in time.
+    pub(super) async fn decide_without_the_store(&self) {
+        let mut asked = tokio::task::JoinSet::new();
+        for server in &self.servers {
+            let mut client = server.client().await;
+            asked.spawn(async move {
+                let mut request = tonic::Request::new(chat("permitted", MODEL, 10, 1));
+                request.set_timeout(Duration::from_secs(8));
+                let decided = client.authorize(request).await.unwrap().into_inner();
+                assert!(decided.degraded, "{decided:?}");
+            });
+        }
+        asked.join_all().await;
     }
 
     /// What has arrived: each id with the alert, in the order of arrival.

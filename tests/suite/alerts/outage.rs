@@ -8,7 +8,8 @@ use super::{
     webhook_of,
 };
 use crate::{
-    harness::{Fixture, START, Server, Ways, chat, eventually, eventually_within, used},
+    harness::{Fixture, START, Server, Ways, chat, eventually, eventually_within, organization, used},
+    outages::give_key,
     redis_server::{self, RedisServer},
 };
 
@@ -21,10 +22,13 @@ async fn an_outage_of_the_store_is_told_during_it() {
         return;
     }
     let redis = RedisServer::start();
-    let replicas = Replicas::start("store_outage", &redis.url()).await;
+    let organization = organization();
+    give_key(&redis, &organization, [9; 32]).await;
+    let replicas = Replicas::start_of(&organization, "store_outage", &redis.url()).await;
     redis.freeze();
     // Each replica tells of it by itself, with one id.
     eventually_within(LEASE, "both have told", async || replicas.arrived().len() == 2).await;
+    replicas.decide_without_the_store().await;
     let opened = replicas.arrived();
     assert_eq!(opened[0].0, opened[1].0);
     redis.thaw();
@@ -33,6 +37,8 @@ async fn an_outage_of_the_store_is_told_during_it() {
     let arrived = replicas.arrived();
     let (id, resolved) = arrived.last().unwrap();
     let opened = &opened[0].1;
+    // Each replica counts its own, and the first to see the end tells.
+    assert_eq!(resolved["store"]["degradedCount"], "1", "{resolved}");
     assert_eq!(*id, format!("{}_resolved", opened["id"].as_str().unwrap()));
     assert!(opened["store"]["endTime"].is_null() && resolved["store"]["endTime"].is_string(), "{resolved}");
     assert_eq!((&resolved["severity"], arrived.len()), (&"SEVERITY_CRITICAL".into(), 3), "{arrived:?}");

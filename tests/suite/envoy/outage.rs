@@ -94,7 +94,7 @@ async fn requests_pass_by_their_teams_rule_while_the_store_is_down() {
     let mut redis = RedisServer::start();
     let mock = MockGroq::start().await;
     mock.accept_keys(&["gsk_mock_upstream_key", super::edge::KEY]);
-    give_key(&redis, [9; 32]).await;
+    give_key(&redis, "acme", [9; 32]).await;
     let rule = "on_exceed = \"clamp\"\non_store_outage = \"allowance\"\noutage_allowance = { requests_per_minute = 2 }";
     let text = policy(&[("on_exceed = \"clamp\"", rule)]);
     let server = Server::start_on_redis(&redis, "acme", &text, ManualClock::new(START));
