@@ -4,10 +4,7 @@
 //! replaced. Here the deadline bounds every call, whatever it waits for.
 
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -19,11 +16,12 @@ use tokio::{
 
 use super::{
     fault::{self, COUNT, FAULTS, Remedy},
-    keeper::{Report, State, Target, keep, load},
+    keeper::{Report, State, Target, Up, keep, load},
     layout::LayoutGate,
     load::{Flight, Load, Urgency},
     redirect::Asked,
     script::Script,
+    silence::Silence,
 };
 use crate::store::StoreError;
 
@@ -43,8 +41,7 @@ pub(super) struct Connection {
     /// add nothing, and a report about an earlier connection is ignored. The keeper ends when the connection, and with it this sender,
     /// is dropped.
     reports: mpsc::Sender<(u64, Report)>,
-    /// Calls without an answer since the last answer. An independent counter; it orders nothing else.
-    silent: AtomicU32,
+    silence: Silence,
     deadline: Duration,
     load: Load,
     pub(super) layout: LayoutGate,
@@ -71,8 +68,8 @@ impl Connection {
         let (reports, received) = mpsc::channel(1);
         let (layout, asked) = (target.layout.clone(), Asked::new(target.dialer.clone()));
         tokio::spawn(keep(target, state_sender, received));
-        let (silent, said) = (AtomicU32::new(0), Mutex::new([None; COUNT]));
-        Self { state, reports, silent, deadline, load: Load::new(), layout, is_patient, asked, said }
+        let (silence, said) = (Silence::default(), Mutex::new([None; COUNT]));
+        Self { state, reports, silence, deadline, load: Load::new(), layout, is_patient, asked, said }
     }
 
     /// The longest that a call waits.
@@ -148,30 +145,37 @@ impl Connection {
         what: &'static str,
         attempt: impl Future<Output = Result<Value, StoreError>>,
     ) -> Result<Value, StoreError> {
-        let Ok(answer) = timeout(self.deadline, attempt).await else { return Err(self.missed(what)) };
+        let began = Instant::now();
+        let Ok(answer) = timeout(self.deadline, attempt).await else { return Err(self.missed(what, began)) };
         answer
     }
 
-    /// A call got no answer in time: after a few of them the connection is replaced.
-    pub(super) fn missed(&self, what: &'static str) -> StoreError {
-        let silent = self.silent.fetch_add(1, Ordering::Relaxed) + 1;
-        tracing::debug!(operation = what, silent, "no answer from redis in time");
-        if silent >= SILENT_CALLS {
-            let number = match &*self.state.borrow() {
-                State::Up(number, _) => *number,
-                State::Connecting | State::Down => 0,
-            };
-            self.report(number, Report::Broken);
+    /// The number of the connection that a call since `began` waited for; `None`: it came up later.
+    fn waited_for(&self, began: Instant) -> Option<u64> {
+        match &*self.state.borrow() {
+            State::Up(up) if up.since <= began => Some(up.number),
+            State::Up(_) | State::Connecting | State::Down => None,
+        }
+    }
+
+    /// A call since `began` got no answer in time: after a few of them the connection is replaced.
+    pub(super) fn missed(&self, what: &'static str, began: Instant) -> StoreError {
+        if let Some(number) = self.waited_for(began) {
+            let silent = self.silence.missed(number);
+            tracing::debug!(operation = what, silent, "no answer from redis in time");
+            if silent >= SILENT_CALLS {
+                self.report(number, Report::Broken);
+            }
         }
         StoreError::Unavailable
     }
 
     /// The same for a call that waited for others. That the server is silent is only known if one that was sent had no answer: others
     /// may have been answered, but slowly.
-    pub(super) fn missed_waiting(&self, what: &'static str) -> StoreError {
-        match self.silent.load(Ordering::Relaxed) {
-            0 => StoreError::Unavailable,
-            _ => self.missed(what),
+    pub(super) fn missed_waiting(&self, what: &'static str, began: Instant) -> StoreError {
+        match self.waited_for(began) {
+            Some(number) if self.silence.is_silent(number) => self.missed(what, began),
+            Some(_) | None => StoreError::Unavailable,
         }
     }
 
@@ -187,24 +191,19 @@ impl Connection {
     }
 
     /// Sends a command, again where it did nothing: a script is loaded, and a slot of a cluster is followed to another node.
-    async fn send_on(
-        &self,
-        (mut number, mut connection): (u64, MultiplexedConnection),
-        cmd: &Cmd,
-        script: Option<&Script>,
-    ) -> Result<Value, StoreError> {
+    async fn send_on(&self, mut up: Up, cmd: &Cmd, script: Option<&Script>) -> Result<Value, StoreError> {
         let started = Instant::now();
         let (mut is_loaded, mut is_moved) = (false, false);
         loop {
-            let answer = send(&mut connection, cmd).await;
-            let Err(error) = &answer else { return self.heard(number, answer) };
+            let answer = send(&mut up.connection, cmd).await;
+            let Err(error) = &answer else { return self.heard(up.number, answer) };
             // Past it, the caller hears of it in time, and silence is not taken for a fault of the server.
             let has_time = started.elapsed() < self.deadline / 2;
             match (fault::remedy(error), script) {
                 (Some(Remedy::Load), Some(script)) if !is_loaded => {
                     is_loaded = true;
-                    if let Err(error) = load(&mut connection, script).await {
-                        return self.heard(number, Err(error));
+                    if let Err(error) = load(&mut up.connection, script).await {
+                        return self.heard(up.number, Err(error));
                     }
                 }
                 (Some(Remedy::Again), _) if has_time => {
@@ -217,47 +216,45 @@ impl Connection {
                     match answer.as_ref().err().map(fault::remedy) {
                         // The rest of the keys is still here, or the slot is not to be moved any more.
                         Some(Some(Remedy::Again | Remedy::Follow)) => sleep(AGAIN_AFTER).await,
-                        _ => return self.heard(number, answer),
+                        _ => return self.heard(up.number, answer),
                     }
                 }
                 (Some(Remedy::Follow), _) if !is_moved => {
                     is_moved = true;
-                    let _ = self.failure(number, error);
-                    (number, connection) = self.connection_after(number).await?;
+                    let _ = self.failure(up.number, error);
+                    up = self.connection_after(up.number).await?;
                 }
-                _ => return self.heard(number, answer),
+                _ => return self.heard(up.number, answer),
             }
         }
     }
 
     /// Takes in an answer of the connection with this number.
     pub(super) fn heard<T>(&self, number: u64, answer: Result<T, RedisError>) -> Result<T, StoreError> {
-        answer
-            .inspect(|_| self.silent.store(0, Ordering::Relaxed))
-            .map_err(|error| self.failure(number, &error))
+        answer.inspect(|_| self.silence.answered(number)).map_err(|error| self.failure(number, &error))
     }
 
-    pub(super) async fn connection(&self) -> Result<(u64, MultiplexedConnection), StoreError> {
+    pub(super) async fn connection(&self) -> Result<Up, StoreError> {
         self.connection_after(0).await
     }
 
     /// A connection with a higher number than this.
-    async fn connection_after(&self, earlier: u64) -> Result<(u64, MultiplexedConnection), StoreError> {
-        if let State::Up(number, connection) = &*self.state.borrow()
-            && *number > earlier
+    async fn connection_after(&self, earlier: u64) -> Result<Up, StoreError> {
+        if let State::Up(up) = &*self.state.borrow()
+            && up.number > earlier
         {
-            return Ok((*number, connection.clone()));
+            return Ok(up.clone());
         }
         let mut state = self.state.clone();
         let settled = state
             .wait_for(|state| match state {
                 State::Connecting => false,
                 State::Down => !self.is_patient,
-                State::Up(number, _) => *number > earlier,
+                State::Up(up) => up.number > earlier,
             })
             .await;
         match settled.as_deref() {
-            Ok(State::Up(number, connection)) => Ok((*number, connection.clone())),
+            Ok(State::Up(up)) => Ok(up.clone()),
             Ok(State::Connecting | State::Down) | Err(_) => Err(StoreError::Unavailable),
         }
     }

@@ -1,6 +1,9 @@
 //! Finding a reservation again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use redis::{Cmd, Value};
 
@@ -50,8 +53,8 @@ impl Group for Finds {
         self.0.find_batch(members).await
     }
 
-    fn missed(&self) -> StoreError {
-        self.0.connection.missed_waiting("find")
+    fn missed(&self, since: Instant) -> StoreError {
+        self.0.connection.missed_waiting("find", since)
     }
 }
 

@@ -37,8 +37,18 @@ pub(super) enum State {
     Connecting,
     /// The last attempt failed: calls fail at once.
     Down,
-    /// The connection and its sequence number.
-    Up(u64, MultiplexedConnection),
+    /// A connection.
+    Up(Up),
+}
+
+/// A connection that is up.
+#[derive(Clone)]
+pub(super) struct Up {
+    /// Its sequence number.
+    pub(super) number: u64,
+    pub(super) since: std::time::Instant,
+    pub(super) address: Arc<Address>,
+    pub(super) connection: MultiplexedConnection,
 }
 
 /// What a call found wrong with a connection.
@@ -105,8 +115,10 @@ pub(super) async fn keep(
                 number += 1;
                 (outage_is_logged, refusal_is_logged) = (false, false);
                 tracing::info!(connection = number, %address, "connected to redis");
-                state.send_replace(State::Up(number, connection));
                 let since = Instant::now();
+                let up =
+                    Up { number, since: since.into_std(), address: Arc::new(address.clone()), connection };
+                state.send_replace(State::Up(up));
                 let Some(report) = watch_over(&target, &address, number, &mut reports).await else { return };
                 match report {
                     Report::Broken => {
@@ -221,7 +233,7 @@ async fn connect(
 }
 
 /// The node that a redirection names; without a host, it is another port of the one that was asked.
-fn redirected(node: &str, asked: &Address) -> Option<RedisNode> {
+pub(super) fn redirected(node: &str, asked: &Address) -> Option<RedisNode> {
     let Address::Node(asked) = asked else { return None };
     RedisNode::redirected(node, &asked.host)
 }

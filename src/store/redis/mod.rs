@@ -40,6 +40,7 @@ mod settings;
 mod settle;
 mod settle_batch;
 mod settle_sum;
+mod silence;
 mod spend;
 mod sweep;
 mod terms;

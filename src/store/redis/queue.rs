@@ -54,8 +54,8 @@ pub(super) trait Group: Clone + Send + Sync + 'static {
         calls: &[Member<Self::Call>],
     ) -> impl Future<Output = Vec<Result<Self::Answer, StoreError>>> + Send;
 
-    /// Takes note of a call that had waited and was not answered in time.
-    fn missed(&self) -> StoreError;
+    /// Takes note of a call that had waited since then and was not answered in time.
+    fn missed(&self, since: Instant) -> StoreError;
 }
 
 /// A call, and since when its caller has been waiting.
@@ -212,7 +212,8 @@ impl<C, A> Queue<C, A> {
 
 /// Sends the call of `member` at once, or with others when what is in flight has ended.
 pub(super) async fn join<G: Group>(group: &G, member: Member<G::Call>) -> Result<G::Answer, StoreError> {
-    let left = group.deadline().saturating_sub(member.since.elapsed());
+    let since = member.since;
+    let left = group.deadline().saturating_sub(since.elapsed());
     match group.queue().enter(member, G::holds) {
         Entered::AtOnce(member) => {
             let _turn = Turn { group: group.clone(), had_waited: false, has_begun: true };
@@ -224,7 +225,7 @@ pub(super) async fn join<G: Group>(group: &G, member: Member<G::Call>) -> Result
             }
             match timeout(left, answer).await {
                 Ok(answer) => answer.unwrap_or(Err(StoreError::Unavailable)),
-                Err(_) => Err(group.missed()),
+                Err(_) => Err(group.missed(since)),
             }
         }
     }

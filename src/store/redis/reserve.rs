@@ -74,8 +74,8 @@ impl Group for Reservations {
         answers.map(|answer| answer.unwrap_or(Err(StoreError::Corrupt))).collect()
     }
 
-    fn missed(&self) -> StoreError {
-        self.0.connection.missed_waiting(script::RESERVE.name)
+    fn missed(&self, since: Instant) -> StoreError {
+        self.0.connection.missed_waiting(script::RESERVE.name, since)
     }
 }
 

@@ -166,10 +166,10 @@ impl Connection {
     }
 
     async fn attempt_all(&self, pipeline: &Pipeline) -> Result<Value, StoreError> {
-        let (number, mut connection) = self.connection().await?;
+        let mut up = self.connection().await?;
         self.layout.check()?;
-        let answers = connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
+        let answers = up.connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
         let answers = answers.and_then(|answers| answers.into_iter().map(Value::extract_error).collect());
-        self.heard(number, answers.map(Value::Array))
+        self.heard(up.number, answers.map(Value::Array))
     }
 }

@@ -1,6 +1,9 @@
 //! Settlements: a call of their script.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use redis::Cmd;
 
@@ -67,8 +70,8 @@ impl Group for Settlements {
         self.0.settle_batch(members).await
     }
 
-    fn missed(&self) -> StoreError {
-        self.0.connection.missed_waiting(script::SETTLE.name)
+    fn missed(&self, since: Instant) -> StoreError {
+        self.0.connection.missed_waiting(script::SETTLE.name, since)
     }
 }
 

@@ -91,7 +91,7 @@ impl Group for Calls {
         calls.iter().map(|call| if is_error { Err(StoreError::Unavailable) } else { Ok(call.call) }).collect()
     }
 
-    fn missed(&self) -> StoreError {
+    fn missed(&self, _: Instant) -> StoreError {
         *self.0.missed.lock().unwrap() += 1;
         StoreError::Overloaded
     }
