@@ -212,11 +212,15 @@ impl Connection {
                 }
                 (Some(Remedy::Ask), _) if has_time => {
                     self.say(error);
-                    let answer = self.asked.send(error, cmd, script).await;
-                    match answer.as_ref().err().map(fault::remedy) {
-                        // The rest of the keys is still here, or the slot is not to be moved any more.
-                        Some(Some(Remedy::Again | Remedy::Follow)) => sleep(AGAIN_AFTER).await,
-                        _ => return self.heard(up.number, answer),
+                    // The node may be silent: that is to be known before the silence is taken for the owner's.
+                    let within = (self.deadline * 3 / 4).saturating_sub(started.elapsed());
+                    match self.asked.send((error, &up.address), (cmd, script), within).await {
+                        Ok(answer) => return self.heard(up.number, Ok(answer)),
+                        Err(error) => match fault::remedy(&error) {
+                            // The rest of the keys is still here, or the slot is not to be moved any more.
+                            Some(Remedy::Again | Remedy::Follow) => sleep(AGAIN_AFTER).await,
+                            _ => return Err(self.meaning(&error)),
+                        },
                     }
                 }
                 (Some(Remedy::Follow), _) if !is_moved => {
@@ -259,20 +263,26 @@ impl Connection {
         }
     }
 
+    /// What an error of the connection with this number means for the call, and for the connection.
     fn failure(&self, number: u64, error: &RedisError) -> StoreError {
+        let failure = self.meaning(error);
+        if failure == StoreError::Unavailable
+            && let Some(report) = report_of(error)
+        {
+            self.report(number, report);
+        }
+        failure
+    }
+
+    /// What an error means for the call, whichever server it is from.
+    fn meaning(&self, error: &RedisError) -> StoreError {
         if let Some(unsupported) = self.layout.refused(error) {
             return unsupported;
         }
         self.say(error);
         match fault::remedy(error) {
-            Some(Remedy::Corrupt) => return StoreError::Corrupt,
-            Some(Remedy::Login) => self.report(number, Report::Broken),
-            Some(Remedy::Locate) => self.report(number, Report::Doubted),
-            Some(Remedy::Follow) => {
-                let node = error.redirect_node().map(|(node, _)| Report::Moved(node.to_owned()));
-                self.report(number, node.unwrap_or(Report::Broken));
-            }
-            Some(Remedy::Ask | Remedy::Again | Remedy::Load | Remedy::Wait | Remedy::Operator) => {}
+            Some(Remedy::Corrupt) => StoreError::Corrupt,
+            Some(_) => StoreError::Unavailable,
             // The script is wrong.
             None if matches!(
                 error.kind(),
@@ -280,16 +290,13 @@ impl Connection {
             ) =>
             {
                 tracing::error!(%error, "redis refused a command");
-                return StoreError::Corrupt;
+                StoreError::Corrupt
             }
             None => {
-                if error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error() {
-                    self.report(number, Report::Broken);
-                }
                 tracing::debug!(%error, "redis failed");
+                StoreError::Unavailable
             }
         }
-        StoreError::Unavailable
     }
 
     /// Logs an error that the server names, with what to do about it, unless it was just logged.
@@ -322,6 +329,26 @@ impl Connection {
     fn report(&self, number: u64, what: Report) {
         // Full: the keeper already has a report to read.
         let _ = self.reports.try_send((number, what));
+    }
+}
+
+/// What an error says of the connection that it came over.
+fn report_of(error: &RedisError) -> Option<Report> {
+    match fault::remedy(error) {
+        Some(Remedy::Login) => Some(Report::Broken),
+        Some(Remedy::Locate) => Some(Report::Doubted),
+        Some(Remedy::Follow) => {
+            let node = error.redirect_node().map(|(node, _)| Report::Moved(node.to_owned()));
+            Some(node.unwrap_or(Report::Broken))
+        }
+        Some(
+            Remedy::Ask | Remedy::Again | Remedy::Load | Remedy::Wait | Remedy::Operator | Remedy::Corrupt,
+        ) => None,
+        None => {
+            let is_broken =
+                error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error();
+            is_broken.then_some(Report::Broken)
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! Calls to a node that a slot is being moved to: only those that its present owner sends there.
 
+use std::time::Duration;
+
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, Value, aio::MultiplexedConnection};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 
 use super::{
     dialer::{Address, Dialer},
     fault::{self, Remedy},
-    keeper::load,
+    keeper::{load, redirected},
     script::Script,
 };
 use crate::syntax::redis_url::RedisNode;
@@ -22,30 +24,41 @@ impl Asked {
         Self { dialer, last: Mutex::new(None) }
     }
 
-    /// Sends a call to the node that `error` names.
+    /// Sends a call to the node that `error` of the server at `said_by` names, and waits `within` this time for the answer.
+    ///
+    /// # Errors
+    /// What that node answered, or that it did not. They say nothing of the server that named it.
     pub(super) async fn send(
         &self,
-        error: &RedisError,
-        cmd: &Cmd,
-        script: Option<&Script>,
+        (error, said_by): (&RedisError, &Address),
+        (cmd, script): (&Cmd, Option<&Script>),
+        within: Duration,
     ) -> Result<Value, RedisError> {
-        // One without a host is another port of the node that said so, which is not known here: few clusters have such nodes.
-        let node = error.redirect_node().and_then(|(node, _)| RedisNode::redirected(node, ""));
-        let Some(node) = node.filter(|node| !node.host.is_empty()) else {
+        let Some(node) = error.redirect_node().and_then(|(node, _)| redirected(node, said_by)) else {
             return Err(RedisError::from((ErrorKind::Parse, "a redirection without an address")));
         };
-        let mut connection = self.connection(&node).await?;
+        let answer = timeout(within, self.ask(&node, cmd, script)).await.unwrap_or_else(|_| {
+            Err(RedisError::from((ErrorKind::Io, "no answer of the node that a slot is moved to")))
+        });
+        if answer.as_ref().is_err_and(|error| {
+            error.is_io_error() || error.is_connection_dropped() || fault::is_login_refused(error)
+        }) && let Ok(mut last) = self.last.try_lock()
+        {
+            *last = None;
+        }
+        answer
+    }
+
+    async fn ask(&self, node: &RedisNode, cmd: &Cmd, script: Option<&Script>) -> Result<Value, RedisError> {
+        let mut connection = self.connection(node).await?;
         let mut pipeline = Pipeline::new();
         pipeline.cmd("ASKING").add_command(cmd.clone());
-        let mut answer = second(&mut connection, &pipeline).await;
+        let answer = second(&mut connection, &pipeline).await;
         if let (Err(error), Some(script)) = (&answer, script)
             && fault::remedy(error) == Some(Remedy::Load)
         {
             load(&mut connection, script).await?;
-            answer = second(&mut connection, &pipeline).await;
-        }
-        if answer.as_ref().is_err_and(|error| error.is_io_error() || error.is_connection_dropped()) {
-            *self.last.lock().await = None;
+            return second(&mut connection, &pipeline).await;
         }
         answer
     }
