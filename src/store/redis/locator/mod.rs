@@ -3,11 +3,14 @@
 mod sentinel;
 mod slot;
 
-use std::{collections::HashMap, hash::Hash, time::Duration};
+use std::{cmp::Reverse, time::Duration};
 
 use redis::{RedisError, Value, aio::MultiplexedConnection};
 use thiserror::Error;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
+};
 
 use self::{sentinel::Sentinels, slot::Slot};
 use super::dialer::{Address, Dialer};
@@ -17,6 +20,8 @@ pub(super) use slot::slot_of;
 
 /// How long those who are asked may take, connecting included. They are asked all at once.
 const ASK_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long the others may take to say otherwise, once most have said the same.
+const OTHERS: Duration = Duration::from_millis(50);
 /// The most servers that are asked at once.
 const MAX_ASKED: usize = 16;
 
@@ -86,20 +91,26 @@ impl Locator {
 
     /// Where the server may be, the likeliest place first.
     pub(super) async fn candidates(&self) -> Result<Vec<Address>, LocateError> {
-        let nodes = match self {
-            Self::Fixed(address) => return Ok(vec![address.clone()]),
+        Ok(self.ranked().await?.0)
+    }
+
+    /// The same, and how many of these are equally likely.
+    async fn ranked(&self) -> Result<(Vec<Address>, usize), LocateError> {
+        let (nodes, tied) = match self {
+            Self::Fixed(address) => return Ok((vec![address.clone()], 1)),
             Self::Sentinel(sentinels) => sentinels.primaries().await?,
             Self::Slot(slot) => slot.owners().await?,
         };
-        Ok(nodes.into_iter().map(Address::Node).collect())
+        Ok((nodes.into_iter().map(Address::Node).collect(), tied))
     }
 
     /// Whether those who know say that the server is not at `address`. A fixed one may be: its name may lead elsewhere by now.
     pub(super) async fn is_elsewhere(&self, address: &Address) -> bool {
         match self {
             Self::Fixed(_) => true,
-            Self::Sentinel(_) | Self::Slot(_) => match self.candidates().await {
-                Ok(candidates) => candidates.first().is_some_and(|likeliest| likeliest != address),
+            Self::Sentinel(_) | Self::Slot(_) => match self.ranked().await {
+                // Where those who know disagree, and none knows better, there is no reason to leave.
+                Ok((candidates, tied)) => !candidates.iter().take(tied).any(|likeliest| likeliest == address),
                 Err(_) => false,
             },
         }
@@ -125,46 +136,81 @@ impl Locator {
     }
 }
 
-/// The answers of several servers: what each named, with the number of those that named it, most first.
+/// The answers of several servers: what each named.
 struct Answers<T> {
+    /// The likeliest first: what is named with the highest epoch, then what most of them named, then by the order in which they are asked.
     named: Vec<T>,
+    /// How many of these only the order ranks.
+    tied: usize,
     /// How many answered that they know none.
     without: usize,
     error: Option<Unanswered>,
 }
 
-/// Asks `nodes` all at once, until most of them say the same or all have said something.
+/// What some of them named.
+struct Vote<T> {
+    named: T,
+    /// The highest with which it is named.
+    epoch: u64,
+    count: usize,
+    /// The place of the first who named it.
+    place: usize,
+}
+
+impl<T: Eq> Vote<T> {
+    /// Adds what the one at `place` named; returns how many have named it.
+    fn add(votes: &mut Vec<Self>, (epoch, named): (u64, T), place: usize) -> usize {
+        if let Some(vote) = votes.iter_mut().find(|vote| vote.named == named) {
+            (vote.epoch, vote.place) = (vote.epoch.max(epoch), vote.place.min(place));
+            vote.count += 1;
+            return vote.count;
+        }
+        votes.push(Self { named, epoch, count: 1, place });
+        1
+    }
+
+    /// What was named, the likeliest first, and how many of these only the order ranks.
+    fn rank(mut votes: Vec<Self>) -> (Vec<T>, usize) {
+        votes.sort_by_key(|vote| (Reverse((vote.epoch, vote.count)), vote.place));
+        let weight = |vote: &Self| (vote.epoch, vote.count);
+        let tied = votes.iter().take_while(|vote| votes.first().map(weight) == Some(weight(vote))).count();
+        (votes.into_iter().map(|vote| vote.named).collect(), tied)
+    }
+}
+
+/// Asks `nodes` all at once, until all have said something, or most of them the same and the others had a moment to say otherwise: after a
+/// failover, one may know it before the others. What they name has an epoch: a later one overrules.
 async fn ask_all<T, F, A>(nodes: Vec<RedisNode>, ask: F) -> Answers<T>
 where
-    T: Clone + Eq + Hash + Send + 'static,
+    T: Eq + Send + 'static,
     F: Fn(RedisNode) -> A,
-    A: Future<Output = Result<Option<T>, RedisError>> + Send + 'static,
+    A: Future<Output = Result<Option<(u64, T)>, RedisError>> + Send + 'static,
 {
     let asked = nodes.len().min(MAX_ASKED);
     let mut tasks = JoinSet::new();
-    for node in nodes.into_iter().take(MAX_ASKED) {
-        tasks.spawn(timeout(ASK_TIMEOUT, ask(node)));
+    for (place, node) in nodes.into_iter().take(MAX_ASKED).enumerate() {
+        let answer = timeout(ASK_TIMEOUT, ask(node));
+        tasks.spawn(async move { (place, answer.await) });
     }
-    let (mut votes, mut without, mut error) = (HashMap::<T, usize>::new(), 0, None);
-    while let Some(answer) = tasks.join_next().await {
+    let (mut votes, mut without, mut error) = (Vec::new(), 0, None);
+    // Each has its own time-out.
+    let mut end = Instant::now() + 2 * ASK_TIMEOUT;
+    while let Ok(Some(answer)) = timeout_at(end, tasks.join_next()).await {
         match answer {
-            Ok(Ok(Ok(Some(named)))) => {
-                let count = votes.entry(named).or_insert(0);
-                *count += 1;
-                if *count * 2 > asked {
-                    break;
+            Ok((place, Ok(Ok(Some(named))))) => {
+                if Vote::add(&mut votes, named, place) * 2 > asked {
+                    end = end.min(Instant::now() + OTHERS);
                 }
             }
-            Ok(Ok(Ok(None))) => without += 1,
-            Ok(Ok(Err(failure))) => error = Some(failure.into()),
-            Ok(Err(_)) => error = error.or(Some(Unanswered::Slow)),
+            Ok((_, Ok(Ok(None)))) => without += 1,
+            Ok((_, Ok(Err(failure)))) => error = Some(failure.into()),
+            Ok((_, Err(_))) => error = error.or(Some(Unanswered::Slow)),
             // It panicked or was aborted.
             Err(_) => {}
         }
     }
-    let mut votes: Vec<_> = votes.into_iter().collect();
-    votes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    Answers { named: votes.into_iter().map(|(named, _)| named).collect(), without, error }
+    let (named, tied) = Vote::rank(votes);
+    Answers { named, tied, without, error }
 }
 
 /// The text of a value, if it is one.
@@ -173,5 +219,28 @@ fn text(value: &Value) -> Option<&str> {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
         Value::SimpleString(text) => Some(text),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranked(named: &[(u64, &'static str)]) -> (Vec<&'static str>, usize) {
+        let mut votes = Vec::new();
+        for (place, named) in named.iter().enumerate() {
+            Vote::add(&mut votes, *named, place);
+        }
+        Vote::rank(votes)
+    }
+
+    #[test]
+    fn the_latest_epoch_overrules_then_the_majority_and_else_the_order() {
+        assert_eq!(ranked(&[(1, "a"), (1, "a"), (2, "b")]), (vec!["b", "a"], 1));
+        assert_eq!(ranked(&[(1, "a"), (1, "b"), (1, "b")]), (vec!["b", "a"], 1));
+        for _ in 0..32 {
+            assert_eq!(ranked(&[(1, "c"), (1, "a"), (0, "d"), (1, "b")]), (vec!["c", "a", "b", "d"], 3));
+        }
+        assert_eq!(ranked(&[]), (vec![], 0));
     }
 }

@@ -29,8 +29,9 @@ impl Slot {
         Self { dialer, number, seeds, known: Mutex::new(Vec::new()) }
     }
 
-    /// The owners that nodes name: while one is replaced, or beside one that is cut off, there may be two.
-    pub(super) async fn owners(&self) -> Result<Vec<RedisNode>, LocateError> {
+    /// The owners that nodes name, the likeliest first, and how many of these are equally likely: while one is replaced, or beside one that
+    /// is cut off, there may be two.
+    pub(super) async fn owners(&self) -> Result<(Vec<RedisNode>, usize), LocateError> {
         let (nodes, number) = (self.asked(), self.number);
         let (found, mut learnt) = tokio::sync::mpsc::channel(MAX_ASKED);
         let ask = |node| {
@@ -39,7 +40,8 @@ impl Slot {
                 let (owner, nodes) = view_of(&dialer, node, number).await?;
                 // It has room for one of each.
                 let _ = found.try_send(nodes);
-                Ok(owner)
+                // `CLUSTER SLOTS`, which needs the least of an ACL, tells no epoch.
+                Ok(owner.map(|owner| (0, owner)))
             }
         };
         let answers = ask_all(nodes, ask).await;
@@ -53,7 +55,7 @@ impl Slot {
             *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
         }
         match (answers.named.is_empty(), answers.without, answers.error) {
-            (false, ..) => Ok(answers.named),
+            (false, ..) => Ok((answers.named, answers.tied)),
             (true, 1.., _) => Err(LocateError::NoOwner(self.number)),
             (true, 0, error) => Err(LocateError::NoNode(error.unwrap_or(Unanswered::Slow))),
         }
