@@ -8,13 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection};
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::{
     sync::{mpsc, watch},
     time::{sleep, timeout},
 };
 
 use super::{
+    dialer::Link,
     fault::{self, COUNT, FAULTS, Remedy},
     keeper::{Report, State, Target, Up, keep, load},
     layout::LayoutGate,
@@ -352,6 +353,6 @@ fn report_of(error: &RedisError) -> Option<Report> {
     }
 }
 
-pub(super) async fn send(connection: &mut MultiplexedConnection, cmd: &Cmd) -> Result<Value, RedisError> {
+pub(super) async fn send(connection: &mut Link, cmd: &Cmd) -> Result<Value, RedisError> {
     connection.send_packed_command(cmd).await?.extract_error()
 }

@@ -1,11 +1,21 @@
 //! How a server is connected to: TCP, TLS or a socket, and a login with what stands in the files of the moment.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt, io,
+    ops::{Deref, DerefMut},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo, RedisError,
-    aio::MultiplexedConnection, io::tcp::TcpSettings,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo as _, RedisConnectionInfo,
+    RedisError, aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Password, RedisTls, fault::is_login_refused};
 use crate::syntax::redis_url::{RedisNode, RedisPlace, RedisUrl};
@@ -48,6 +58,29 @@ impl fmt::Display for Address {
     }
 }
 
+/// A connection to a server, without a bound of its own on the time of a call. Clones share it; it ends with the last of them, also where the
+/// server owes answers.
+#[derive(Clone)]
+pub(super) struct Link {
+    connection: MultiplexedConnection,
+    /// What reads and writes, where it is not the library's.
+    _driver: Option<Arc<AbortOnDropHandle<()>>>,
+}
+
+impl Deref for Link {
+    type Target = MultiplexedConnection;
+
+    fn deref(&self) -> &MultiplexedConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Link {
+    fn deref_mut(&mut self) -> &mut MultiplexedConnection {
+        &mut self.connection
+    }
+}
+
 #[derive(Clone)]
 struct Login {
     username: Option<String>,
@@ -80,15 +113,12 @@ impl Dialer {
     }
 
     /// A connection to a server of data.
-    pub(super) async fn connect(&self, address: &Address) -> Result<MultiplexedConnection, RedisError> {
+    pub(super) async fn connect(&self, address: &Address) -> Result<Link, RedisError> {
         self.dial(address, Some(&self.login), self.database).await
     }
 
     /// A connection to a Sentinel.
-    pub(super) async fn connect_to_sentinel(
-        &self,
-        address: &Address,
-    ) -> Result<MultiplexedConnection, RedisError> {
+    pub(super) async fn connect_to_sentinel(&self, address: &Address) -> Result<Link, RedisError> {
         if let Some(own) = &self.sentinel_login {
             return self.dial(address, Some(own), 0).await;
         }
@@ -104,9 +134,9 @@ impl Dialer {
         address: &Address,
         login: Option<&Login>,
         database: u32,
-    ) -> Result<MultiplexedConnection, RedisError> {
+    ) -> Result<Link, RedisError> {
         // The time-outs are ours: a second timer for each call would only add cost.
-        let config = AsyncConnectionConfig::new()
+        let options = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(PIPELINE);
@@ -117,20 +147,41 @@ impl Dialer {
                 settings = settings.set_username(username);
             }
         }
-        let place = match (address, &self.tls) {
-            (Address::Socket(path), _) => ConnectionAddr::Unix(path.clone()),
-            (Address::Node(RedisNode { host, port }), None) => ConnectionAddr::Tcp(host.clone(), *port),
-            (Address::Node(RedisNode { host, port }), Some(_)) => {
-                let host = host.clone();
-                ConnectionAddr::TcpTls { host, port: *port, insecure: false, tls_params: None }
-            }
-        };
         let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(USER_TIMEOUT);
-        let info = place.into_connection_info()?.set_tcp_settings(tcp).set_redis_settings(settings);
-        let client = match (&self.tls, address) {
-            (Some(tls), Address::Node(_)) => Client::build_with_tls(info, tls.current().await)?,
-            _ => Client::open(info)?,
+        let place = match (address, &self.tls) {
+            (Address::Node(node), Some(tls)) => {
+                let config = tls.current().await;
+                let config = config.map_err(|error| {
+                    let said = error.to_string();
+                    RedisError::from((ErrorKind::InvalidClientConfig, "TLS cannot be used", said))
+                })?;
+                return secured(node, config, &settings, options).await;
+            }
+            (Address::Node(RedisNode { host, port }), None) => ConnectionAddr::Tcp(host.clone(), *port),
+            (Address::Socket(path), _) => ConnectionAddr::Unix(path.clone()),
         };
-        client.get_multiplexed_async_connection_with_config(&config).await
+        let info = place.into_connection_info()?.set_tcp_settings(tcp).set_redis_settings(settings);
+        let connection = Client::open(info)?.get_multiplexed_async_connection_with_config(&options).await?;
+        Ok(Link { connection, _driver: None })
     }
+}
+
+/// A connection through TLS. The library would make a configuration for each, from all CAs of the machine.
+async fn secured(
+    node: &RedisNode,
+    config: Arc<ClientConfig>,
+    settings: &RedisConnectionInfo,
+    options: AsyncConnectionConfig,
+) -> Result<Link, RedisError> {
+    let name = ServerName::try_from(node.host.clone());
+    let name = name
+        .map_err(|_| RedisError::from((ErrorKind::InvalidClientConfig, "no certificate has such a host")))?;
+    let stream = TcpStream::connect((&*node.host, node.port)).await?;
+    stream.set_nodelay(true)?;
+    let user_timeout = u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(&stream, user_timeout).map_err(io::Error::from)?;
+    let stream = TlsConnector::from(config).connect(name, stream).await?;
+    let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, options).await?;
+    let driver = AbortOnDropHandle::new(tokio::spawn(driver));
+    Ok(Link { connection, _driver: Some(Arc::new(driver)) })
 }

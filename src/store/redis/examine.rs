@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use redis::{Cmd, RedisError, Value, aio::MultiplexedConnection};
+use redis::{Cmd, RedisError, Value};
 
 use super::{
     Hazard, RedisAccess, RedisUrl, SettingsError,
-    dialer::Dialer,
+    dialer::{Dialer, Link},
     keyspace::{DEPLOYMENT, HASH_KEY_FIELD, Keyspace},
     locator::Locator,
     safety::{self, field},
@@ -126,7 +126,7 @@ pub async fn examine(url: &RedisUrl, access: RedisAccess, organization: &str) ->
 }
 
 /// To the first server that is the right one, of those that may be.
-async fn connect(locator: &Locator, dialer: &Dialer) -> Result<MultiplexedConnection, String> {
+async fn connect(locator: &Locator, dialer: &Dialer) -> Result<Link, String> {
     let mut refused = "no server takes writes".to_owned();
     for address in locator.candidates().await.map_err(|error| error.to_string())? {
         let mut connection = match dialer.connect(&address).await {
@@ -145,11 +145,11 @@ async fn connect(locator: &Locator, dialer: &Dialer) -> Result<MultiplexedConnec
     Err(refused)
 }
 
-struct Server(MultiplexedConnection);
+struct Server(Link);
 
 impl Server {
     async fn ask<T: redis::FromRedisValue>(&mut self, cmd: &Cmd) -> Result<T, RedisError> {
-        cmd.query_async(&mut self.0).await
+        cmd.query_async(&mut *self.0).await
     }
 
     /// The quickest round trip, and by how many milliseconds the server's clock was ahead in it.

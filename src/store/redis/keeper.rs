@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
-use redis::{Pipeline, RedisError, Value, aio::MultiplexedConnection};
+use redis::{Pipeline, RedisError, Value};
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     connection::send,
-    dialer::{Address, Dialer},
+    dialer::{Address, Dialer, Link},
     fault::{self, is_login_refused},
     layout::{LayoutGate, push_meta},
     locator::{LocateError, Locator},
@@ -48,7 +48,7 @@ pub(super) struct Up {
     pub(super) number: u64,
     pub(super) since: std::time::Instant,
     pub(super) address: Arc<Address>,
-    pub(super) connection: MultiplexedConnection,
+    pub(super) connection: Link,
 }
 
 /// What a call found wrong with a connection.
@@ -204,10 +204,7 @@ async fn watch_over(
 }
 
 /// Finds the server and connects to it; to the one at `hint` first, if there is one.
-async fn connect(
-    target: &Target,
-    hint: Option<RedisNode>,
-) -> Result<(Address, MultiplexedConnection), ConnectError> {
+async fn connect(target: &Target, hint: Option<RedisNode>) -> Result<(Address, Link), ConnectError> {
     let mut candidates = match hint {
         Some(node) => VecDeque::from([Address::Node(node)]),
         None => target.locator.candidates().await?.into(),
@@ -239,7 +236,7 @@ pub(super) fn redirected(node: &str, asked: &Address) -> Option<RedisNode> {
 }
 
 /// A connection that is ready for calls; `None`: the server is not the one that takes writes.
-async fn connect_to(target: &Target, address: &Address) -> Result<Option<MultiplexedConnection>, RedisError> {
+async fn connect_to(target: &Target, address: &Address) -> Result<Option<Link>, RedisError> {
     let mut connection = target.dialer.connect(address).await?;
     if !target.locator.is_right(&mut connection).await? {
         return Ok(None);
@@ -261,7 +258,7 @@ async fn connect_to(target: &Target, address: &Address) -> Result<Option<Multipl
 /// says so again, where it is noticed: at the first reading of the registry, with which an earlier layout is raised. Not here: a process
 /// that connects may still find that it cannot serve.
 async fn learn_layout(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     (meta, counters): (&str, &str),
     layout: &LayoutGate,
 ) -> Result<(), RedisError> {
@@ -290,7 +287,7 @@ async fn learn_layout(
 }
 
 /// Loads a script that the server does not know.
-pub(super) async fn load(connection: &mut MultiplexedConnection, script: &Script) -> Result<(), RedisError> {
+pub(super) async fn load(connection: &mut Link, script: &Script) -> Result<(), RedisError> {
     send(connection, &loading(script)).await.map(|_| ())
 }
 
@@ -301,7 +298,7 @@ fn loading(script: &Script) -> redis::Cmd {
 }
 
 /// Loads all scripts in one round trip.
-async fn load_all(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+async fn load_all(connection: &mut Link) -> Result<(), RedisError> {
     let mut pipeline = Pipeline::new();
     for script in script::all() {
         pipeline.add_command(loading(script));

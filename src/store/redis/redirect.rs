@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use redis::{Cmd, ErrorKind, Pipeline, RedisError, Value, aio::MultiplexedConnection};
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, Value};
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{
-    dialer::{Address, Dialer},
+    dialer::{Address, Dialer, Link},
     fault::{self, Remedy},
     keeper::{load, redirected},
     script::Script,
@@ -16,7 +16,7 @@ use crate::syntax::redis_url::RedisNode;
 /// The node that was named last, with a connection to it. It is locked while a connection is made, within the deadline of a call.
 pub(super) struct Asked {
     dialer: Dialer,
-    last: Mutex<Option<(RedisNode, MultiplexedConnection)>>,
+    last: Mutex<Option<(RedisNode, Link)>>,
 }
 
 impl Asked {
@@ -63,7 +63,7 @@ impl Asked {
         answer
     }
 
-    async fn connection(&self, node: &RedisNode) -> Result<MultiplexedConnection, RedisError> {
+    async fn connection(&self, node: &RedisNode) -> Result<Link, RedisError> {
         let mut last = self.last.lock().await;
         if let Some((known, connection)) = &*last
             && known == node
@@ -77,7 +77,7 @@ impl Asked {
 }
 
 /// The answer to the second of two commands.
-async fn second(connection: &mut MultiplexedConnection, pipeline: &Pipeline) -> Result<Value, RedisError> {
+async fn second(connection: &mut Link, pipeline: &Pipeline) -> Result<Value, RedisError> {
     let answers = connection.send_packed_commands(pipeline, 0, pipeline.len()).await?;
     let answer = answers.into_iter().nth(1);
     answer

@@ -1,4 +1,7 @@
 //! TLS to Redis: the CA and a client certificate stand in files, which are read again for each new connection.
+//!
+//! Connections share one configuration until the files hold something else: making one takes reading every CA of the machine where no
+//! CA is named, which the threads that serve requests do not wait for.
 
 use std::{
     fmt, fs,
@@ -6,13 +9,14 @@ use std::{
     sync::Arc,
 };
 
-use redis::{ClientTlsConfig, TlsCertificates};
 use rustls::{
     ClientConfig, InconsistentKeys, RootCertStore,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
+use rustls_native_certs::load_native_certs;
 use thiserror::Error;
+use tokio::{sync::OnceCell, task::spawn_blocking};
 
 use super::reread::{Files, Reread};
 
@@ -30,7 +34,10 @@ pub struct RedisTlsFiles {
 
 /// TLS to Redis. Clones share what they know of the files.
 #[derive(Clone, Default)]
-pub struct RedisTls(Option<Arc<Reread<RedisTlsFiles>>>);
+pub struct RedisTls {
+    /// Empty where no file is named, until the first connection: the machine's CAs are read by those who need them.
+    known: Arc<OnceCell<Arc<Reread<RedisTlsFiles>>>>,
+}
 
 /// Why the files cannot be used. Reveals nothing of their content.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -61,13 +68,23 @@ pub enum RedisTlsError {
         /// Why.
         reason: String,
     },
+    /// No CA is named, and the machine has none.
+    #[error("the CAs of this machine cannot be read ({0}); name the CA of Redis in `redis_tls_ca_file`")]
+    NoMachineCas(String),
 }
 
-/// The content of the files, which made a working configuration.
-#[derive(PartialEq)]
+/// The content of the files, and the configuration that was made of it.
 pub(super) struct Pem {
-    ca: Option<Vec<u8>>,
+    roots: Vec<CertificateDer<'static>>,
     pair: Option<(Vec<u8>, Vec<u8>)>,
+    config: Arc<ClientConfig>,
+}
+
+/// The same files make the same configuration.
+impl PartialEq for Pem {
+    fn eq(&self, other: &Self) -> bool {
+        self.roots == other.roots && self.pair == other.pair
+    }
 }
 
 impl RedisTls {
@@ -80,17 +97,21 @@ impl RedisTls {
             return Ok(Self::default());
         }
         let first = files.read()?;
-        Ok(Self(Some(Arc::new(Reread::new(files, first)))))
+        Ok(Self { known: Arc::new(OnceCell::new_with(Some(Arc::new(Reread::new(files, first))))) })
     }
 
-    /// The certificates for a connection that is made now.
-    pub(super) async fn current(&self) -> TlsCertificates {
-        let Some(files) = &self.0 else { return TlsCertificates { client_tls: None, root_cert: None } };
-        let pem = files.current().await;
-        let client_tls = pem.pair.clone();
-        let client_tls =
-            client_tls.map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
-        TlsCertificates { client_tls, root_cert: pem.ca.clone() }
+    /// The configuration for a connection that is made now.
+    ///
+    /// # Errors
+    /// No CA is named, and the machine has none.
+    pub(super) async fn current(&self) -> Result<Arc<ClientConfig>, RedisTlsError> {
+        let files = self.known.get_or_try_init(|| async {
+            let files = RedisTlsFiles::default();
+            let read = spawn_blocking(|| RedisTlsFiles::default().read()).await;
+            let first = read.unwrap_or_else(|ended| Err(RedisTlsError::NoMachineCas(ended.to_string())))?;
+            Ok(Arc::new(Reread::new(files, first)))
+        });
+        Ok(Arc::clone(&files.await?.current().await.config))
     }
 }
 
@@ -99,36 +120,13 @@ impl Files for RedisTlsFiles {
     type Error = RedisTlsError;
 
     fn read(&self) -> Result<Pem, RedisTlsError> {
-        let (mut roots, mut chain) = (RootCertStore::empty(), None);
-        let ca = self.ca.as_deref().map(read).transpose()?;
-        if let (Some(path), Some(pem)) = (&self.ca, &ca) {
-            for certificate in certificates(path, pem)? {
-                roots.add(certificate).map_err(|_| RedisTlsError::NoCertificate(shown(path)))?;
-            }
-        }
-        let pair = self.pair.as_ref().map(|(cert, key)| Ok((read(cert)?, read(key)?))).transpose()?;
-        if let (Some((cert_path, key_path)), Some((cert, key))) = (&self.pair, &pair) {
-            let key = PrivateKeyDer::from_pem_slice(key);
-            let key = key.map_err(|_| RedisTlsError::NoKey(shown(key_path)))?;
-            chain = Some((certificates(cert_path, cert)?, key));
-        }
-        // A certificate whose key is still to be written is noticed here, and not by each connection.
-        let unusable = |error: rustls::Error| {
-            let (cert, key) = self.pair.clone().unwrap_or_default();
-            let reason = match error {
-                rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                    "they do not match".to_owned()
-                }
-                error => error.to_string(),
-            };
-            RedisTlsError::Pair { key: shown(&key), cert: shown(&cert), reason }
+        let roots = match &self.ca {
+            Some(path) => certificates(path, &read(path)?)?,
+            None => of_machine()?,
         };
-        if let Some((chain, key)) = chain {
-            let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-            let builder = builder.with_safe_default_protocol_versions().map_err(unusable)?;
-            builder.with_root_certificates(roots).with_client_auth_cert(chain, key).map_err(unusable)?;
-        }
-        Ok(Pem { ca, pair })
+        let pair = self.pair.as_ref().map(|(cert, key)| Ok((read(cert)?, read(key)?))).transpose()?;
+        let config = Arc::new(self.config(&roots, pair.as_ref())?);
+        Ok(Pem { roots, pair, config })
     }
 
     fn say_new(&self) {
@@ -140,6 +138,56 @@ impl Files for RedisTlsFiles {
             error = %reason,
             "the files of TLS to redis are unusable; using the last good ones"
         );
+    }
+}
+
+impl RedisTlsFiles {
+    fn config(
+        &self,
+        roots: &[CertificateDer<'static>],
+        pair: Option<&(Vec<u8>, Vec<u8>)>,
+    ) -> Result<ClientConfig, RedisTlsError> {
+        let mut store = RootCertStore::empty();
+        match &self.ca {
+            Some(path) => {
+                for certificate in roots {
+                    let added = store.add(certificate.clone());
+                    added.map_err(|_| RedisTlsError::NoCertificate(shown(path)))?;
+                }
+            }
+            // A machine may have some that nothing can use.
+            None => drop(store.add_parsable_certificates(roots.iter().cloned())),
+        }
+        let unusable = |error: rustls::Error| {
+            let (cert, key) = self.pair.clone().unwrap_or_default();
+            let reason = match error {
+                rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                    "they do not match".to_owned()
+                }
+                error => error.to_string(),
+            };
+            RedisTlsError::Pair { key: shown(&key), cert: shown(&cert), reason }
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().map_err(unusable)?;
+        let builder = builder.with_root_certificates(store);
+        let (Some((cert_path, key_path)), Some((cert, key))) = (&self.pair, pair) else {
+            return Ok(builder.with_no_client_auth());
+        };
+        let key = PrivateKeyDer::from_pem_slice(key);
+        let key = key.map_err(|_| RedisTlsError::NoKey(shown(key_path)))?;
+        // A certificate whose key is still to be written is noticed here, and not by each connection.
+        builder.with_client_auth_cert(certificates(cert_path, cert)?, key).map_err(unusable)
+    }
+}
+
+/// The CAs that this machine trusts.
+fn of_machine() -> Result<Vec<CertificateDer<'static>>, RedisTlsError> {
+    let mut found = load_native_certs();
+    match (found.certs.is_empty(), found.errors.pop()) {
+        (false, _) => Ok(found.certs),
+        (true, Some(error)) => Err(RedisTlsError::NoMachineCas(error.to_string())),
+        (true, None) => Err(RedisTlsError::NoMachineCas("there are none".to_owned())),
     }
 }
 

@@ -5,7 +5,7 @@ mod slot;
 
 use std::{cmp::Reverse, time::Duration};
 
-use redis::{RedisError, Value, aio::MultiplexedConnection};
+use redis::{RedisError, Value};
 use thiserror::Error;
 use tokio::{
     task::JoinSet,
@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use self::{sentinel::Sentinels, slot::Slot};
-use super::dialer::{Address, Dialer};
+use super::dialer::{Address, Dialer, Link};
 use crate::syntax::redis_url::{RedisNode, RedisPlace};
 
 pub(super) use slot::slot_of;
@@ -127,7 +127,7 @@ impl Locator {
     }
 
     /// Whether the server on a new connection is the one that takes writes, as far as it says.
-    pub(super) async fn is_right(&self, connection: &mut MultiplexedConnection) -> Result<bool, RedisError> {
+    pub(super) async fn is_right(&self, connection: &mut Link) -> Result<bool, RedisError> {
         match self {
             Self::Sentinel(_) => sentinel::is_primary(connection).await,
             // A node says by `MOVED` that it is not; a fixed server is the right one whatever it says.

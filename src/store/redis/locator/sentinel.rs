@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use redis::{Pipeline, RedisError, Value, aio::MultiplexedConnection};
+use redis::{Pipeline, RedisError, Value};
 use tokio::time::timeout;
 
 use super::super::{
-    dialer::{Address, Dialer},
+    dialer::{Address, Dialer, Link},
     fault::{self, Remedy},
 };
 use super::{ASK_TIMEOUT, LocateError, Unanswered, ask_all, text};
@@ -87,7 +87,7 @@ fn epoch_of(answer: &Value) -> Option<u64> {
 }
 
 /// Whether the server takes itself for a primary. One whose ACL does not say is believed: it would say so when it is written to.
-pub(super) async fn is_primary(connection: &mut MultiplexedConnection) -> Result<bool, RedisError> {
+pub(super) async fn is_primary(connection: &mut Link) -> Result<bool, RedisError> {
     match connection.send_packed_command(&redis::cmd("ROLE")).await.and_then(Value::extract_error) {
         Ok(Value::Array(answer)) => Ok(answer.first().and_then(text) == Some("master")),
         Ok(_) => Ok(true),
