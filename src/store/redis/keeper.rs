@@ -82,7 +82,7 @@ pub(super) struct Target {
 
 /// Why there is no connection. Names an address at most, never a password.
 #[derive(Debug, Error)]
-enum ConnectError {
+pub(super) enum ConnectError {
     #[error(transparent)]
     Locate(#[from] LocateError),
     #[error("{address}: {error}")]
@@ -96,7 +96,7 @@ enum ConnectError {
 }
 
 impl ConnectError {
-    fn is_login_refused(&self) -> bool {
+    pub(super) fn is_login_refused(&self) -> bool {
         matches!(self, Self::Refused { error, .. } if is_login_refused(error))
     }
 }
@@ -204,7 +204,10 @@ async fn watch_over(
 }
 
 /// Finds the server and connects to it; to the one at `hint` first, if there is one.
-async fn connect(target: &Target, hint: Option<RedisNode>) -> Result<(Address, Link), ConnectError> {
+pub(super) async fn connect(
+    target: &Target,
+    hint: Option<RedisNode>,
+) -> Result<(Address, Link), ConnectError> {
     let mut candidates = match hint {
         Some(node) => VecDeque::from([Address::Node(node)]),
         None => target.locator.candidates().await?.into(),
@@ -243,8 +246,11 @@ async fn connect_to(target: &Target, address: &Address) -> Result<Option<Link>, 
     }
     match &target.purpose {
         Purpose::Organization { meta, counters } => {
+            // A small command first: a server that wants a login closes the connection on one that is as large as a script, and says
+            // nothing of a login where the client is still writing.
+            let known = read_layout(&mut connection, meta).await?;
             load_all(&mut connection).await?;
-            learn_layout(&mut connection, (meta.as_str(), counters.as_str()), &target.layout).await?;
+            learn_layout(&mut connection, known, (meta.as_str(), counters.as_str()), &target.layout).await?;
         }
         Purpose::Deployment(key) => {
             // Asks whether the key is here.
@@ -259,13 +265,12 @@ async fn connect_to(target: &Target, address: &Address) -> Result<Option<Link>, 
 /// that connects may still find that it cannot serve.
 async fn learn_layout(
     connection: &mut Link,
+    known: Option<Value>,
     (meta, counters): (&str, &str),
     layout: &LayoutGate,
 ) -> Result<(), RedisError> {
-    let mut read = redis::cmd("HMGET");
-    read.arg(meta).arg("layout").arg("min_layout");
-    let answer = send(connection, &read).await;
-    if let Ok(Value::Array(found)) = &answer
+    let Some(known) = known else { return Ok(()) };
+    if let Value::Array(found) = &known
         && found.iter().all(|value| *value == Value::Nil)
     {
         // A server that takes no writes refuses this script as a whole, so it is called only where it is needed.
@@ -277,13 +282,25 @@ async fn learn_layout(
         }
         return Ok(());
     }
-    match answer {
-        Ok(found) => layout.read_text(found),
-        Err(error) if is_login_refused(&error) || error.is_io_error() => return Err(error),
-        Err(error) if fault::remedy(&error) == Some(fault::Remedy::Follow) => return Err(error),
-        Err(_) => {}
-    }
+    layout.read_text(known);
     Ok(())
+}
+
+/// What the server says of its layout; `None`: it refuses to.
+async fn read_layout(connection: &mut Link, meta: &str) -> Result<Option<Value>, RedisError> {
+    let mut read = redis::cmd("HMGET");
+    read.arg(meta).arg("layout").arg("min_layout");
+    match send(connection, &read).await {
+        Ok(found) => Ok(Some(found)),
+        Err(error)
+            if is_login_refused(&error)
+                || error.is_io_error()
+                || fault::remedy(&error) == Some(fault::Remedy::Follow) =>
+        {
+            Err(error)
+        }
+        Err(_) => Ok(None),
+    }
 }
 
 /// Loads a script that the server does not know.

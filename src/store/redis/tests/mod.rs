@@ -3,6 +3,7 @@
 mod batches;
 mod calls;
 mod dumped;
+mod elsewhere;
 mod faults;
 mod foreign_data;
 mod layout;
