@@ -5,7 +5,7 @@
 //! has the name of a database was whole.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -69,6 +69,7 @@ pub struct BackedUp {
 /// The store cannot be read or is damaged, or the directory cannot be written or is not empty.
 pub fn backup(from: &Path, to: &Path, clock: &Clock) -> Result<BackedUp, BackupError> {
     let mut target = Target::create(to)?;
+    target.hold()?;
     let part = target.copy(from, clock)?;
     target.finish(part)
 }
@@ -87,8 +88,8 @@ pub fn restore(from: &Path, to: &Path, clock: &Clock) -> Result<BackedUp, Backup
         return Err(OpenError::Locked { path: to.to_owned() }.into());
     }
     let mut target = Target::create(to)?;
-    // No process can open the store before all of it is there. Dropped before the target, which then removes what is not to stay.
-    let _claim = target.claim()?;
+    // No process can open the store before all of it is there.
+    target.claim()?;
     let part = target.copy(from, clock)?;
     let part = target.disown(part)?;
     target.finish(part)
@@ -103,8 +104,17 @@ struct Target<'a> {
     path: &'a Path,
     /// Whether the directory was made for the copy.
     is_new: bool,
-    /// The files that were made in it.
+    /// The files that were made in it, and that no one else can have made.
     made: Vec<&'static str>,
+    /// What keeps others out. Let go after what is not to stay was removed: others would find it half gone.
+    held: Held,
+}
+
+/// Only held.
+#[derive(Default)]
+struct Held {
+    claim: Option<Claim>,
+    directory: Option<File>,
 }
 
 /// A copy that is whole, and not in its place.
@@ -112,13 +122,33 @@ struct Part(BackedUp);
 
 impl<'a> Target<'a> {
     fn create(path: &'a Path) -> Result<Self, BackupError> {
-        let is_new = !path.exists();
-        files::create_private_directory(path).map_err(|error| to(path, error))?;
-        Ok(Self { path, is_new, made: Vec::new() })
+        let is_new = files::create_private_directory(path).map_err(|error| to(path, error))?;
+        Ok(Self { path, is_new, made: Vec::new(), held: Held::default() })
+    }
+
+    /// Keeps other copies out, as long as the directory is there for this one. Where directories cannot be locked, the first that makes
+    /// the file of the copy does.
+    fn hold(&mut self) -> Result<(), BackupError> {
+        let directory = File::open(self.path).map_err(|error| to(self.path, error))?;
+        match directory.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                // It is of another one, which may still leave it as it was.
+                self.is_new = false;
+                let reason = "another process writes a copy there".to_owned();
+                return Err(BackupError::To { path: self.path.to_owned(), reason });
+            }
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        self.held.directory = Some(directory);
+        // Another one may have been done in between.
+        match fs::read_dir(self.path).map_err(|error| to(self.path, error))?.next() {
+            None => Ok(()),
+            Some(_) => Err(to(self.path, io::ErrorKind::DirectoryNotEmpty.into())),
+        }
     }
 
     /// Keeps other processes out. The files of the claim are made for it, or another process was faster.
-    fn claim(&mut self) -> Result<Claim, BackupError> {
+    fn claim(&mut self) -> Result<(), BackupError> {
         let claim = Claim::make(self.path)?;
         let names = fs::read_dir(self.path)
             .map_err(|error| to(self.path, error))?
@@ -130,7 +160,8 @@ impl<'a> Target<'a> {
             true => self.made.extend([LOCK, DATABASE]),
             false => return Err(to(self.path, io::ErrorKind::DirectoryNotEmpty.into())),
         }
-        Ok(claim)
+        self.held.claim = Some(claim);
+        Ok(())
     }
 
     /// Copies the store in `from`, and checks the copy.
@@ -153,8 +184,11 @@ impl<'a> Target<'a> {
             return Err(failed(RecoverError::Structure("it was never used as a store".to_owned())));
         }
         let part = self.path.join(PART);
+        // SQLite writes into an existing empty file, so the mode is ours.
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part);
+        made.map_err(|error| to(self.path, error))?;
         self.made.push(PART);
-        schema::copy(&source, &part).map_err(|error| match error {
+        schema::copy_into(&source, &part).map_err(|error| match error {
             schema::CopyError::Io(error) => to(self.path, error),
             schema::CopyError::Sqlite(error) if is_about_space(&error) => {
                 BackupError::To { path: self.path.to_owned(), reason: error.to_string() }
@@ -197,15 +231,21 @@ impl<'a> Target<'a> {
         let mut write = || {
             File::open(self.path.join(PART))?.sync_all()?;
             if copy.commits > 0 {
-                self.made.push(LAST_COMMIT);
                 let mut options = OpenOptions::new();
                 let file = options.write(true).create_new(true).mode(0o600).open(self.path.join(LAST_COMMIT));
                 let mut file = file?;
+                self.made.push(LAST_COMMIT);
                 file.write_all(&owner::to_bytes(copy.commits))?;
                 file.sync_all()?;
             }
             fs::rename(self.path.join(PART), self.path.join(DATABASE))?;
-            File::open(self.path)?.sync_all()
+            File::open(self.path)?.sync_all()?;
+            // A new directory lasts once its parent does.
+            match self.path.parent().filter(|_| self.is_new) {
+                None => Ok(()),
+                Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
+                Some(parent) => File::open(parent)?.sync_all(),
+            }
         };
         write().map_err(|error| to(self.path, error))?;
         (self.is_new, self.made) = (false, Vec::new());

@@ -148,13 +148,13 @@ pub(super) fn is_free(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Creates a directory that only its owner may read; an existing empty one will do.
-pub(super) fn create_private_directory(path: &Path) -> io::Result<()> {
+/// Creates a directory that only its owner may read; an existing empty one will do. Whether it is new.
+pub(super) fn create_private_directory(path: &Path) -> io::Result<bool> {
     match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::read_dir(path)?.next() {
-            None => Ok(()),
+            None => Ok(false),
             Some(_) => Err(io::ErrorKind::DirectoryNotEmpty.into()),
         },
-        made => made,
+        made => made.map(|()| true),
     }
 }

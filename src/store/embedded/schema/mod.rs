@@ -169,6 +169,11 @@ pub(super) fn copy(connection: &Connection, to: &Path) -> Result<(), CopyError> 
     }
     // SQLite writes into an existing empty file, so the mode is ours.
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    copy_into(connection, to)
+}
+
+/// The same into an empty file.
+pub(super) fn copy_into(connection: &Connection, to: &Path) -> Result<(), CopyError> {
     let name = to.to_str().ok_or(io::ErrorKind::InvalidFilename).map_err(io::Error::from)?;
     connection.execute("VACUUM INTO ?", [name])?;
     Ok(())

@@ -119,6 +119,33 @@ async fn what_is_there_or_in_use_is_left_alone() {
     assert_eq!(spent(fixture.store()).await, (7, 0));
 }
 
+/// Into one directory at once: one copy is made, whole, and the others say so.
+#[tokio::test]
+async fn copies_into_one_directory_do_not_meet() {
+    let fixture = Fixture::new();
+    for number in 1..=40 {
+        fixture.spend(number, 7).await;
+    }
+    let (dirs, clock) = (TempDir::new().unwrap(), fixture.clock());
+    for turn in 0..12 {
+        let to = dirs.path().join(format!("copy-{turn}"));
+        let at_once = std::sync::Barrier::new(3);
+        let made = std::thread::scope(|scope| {
+            let one = || {
+                at_once.wait();
+                backup(fixture.dir.path(), &to, &clock)
+            };
+            let tasks = [scope.spawn(one), scope.spawn(one), scope.spawn(one)];
+            tasks.map(|task| task.join().unwrap())
+        });
+        let refused: Vec<_> = made.iter().filter_map(|made| made.as_ref().err()).collect();
+        assert_eq!(refused.len(), 2, "{turn}: {made:?}");
+        assert!(refused.iter().all(|error| matches!(error, BackupError::To { .. })), "{refused:?}");
+        assert_eq!(names(&to), [LAST_COMMIT, DATABASE], "{turn}");
+        verify(&to, &clock).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_damaged_store_or_backup_is_found_out_and_nothing_is_left_of_it() {
     let fixture = Fixture::new();
