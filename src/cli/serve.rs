@@ -214,7 +214,7 @@ where
         .map_err(|(file, error)| ServeError::Audit(file, error))?;
     check_access(settings, &first)?;
     let source = Arc::new(source);
-    let upstream = UpstreamKeySource::start(source.policy())?;
+    let upstream = UpstreamKeySource::start(source.policy(), settings.groq_keys.clone())?;
     // Before the policy is taken, so that a change in between is not missed.
     let changes = source.subscribe();
     let policy = source.policy().load_full();

@@ -7,10 +7,7 @@ use super::{
     section::{Located, Section},
     values,
 };
-use crate::domain::policy::upstream::{KeyPlace, Project, Projects};
-
-/// The most key places of one project: two live keys, and room for moving them.
-pub(super) const MAX_PLACES: usize = 8;
+use crate::domain::policy::upstream::{KeyPlace, MAX_PLACES, Project, Projects};
 
 /// Reads all projects; `None` if there are none. `teams` are the policy's teams.
 pub(super) fn read(root: &Section<'_>, teams: &[Arc<str>]) -> Option<Projects> {
@@ -51,7 +48,6 @@ pub(super) fn read(root: &Section<'_>, teams: &[Arc<str>]) -> Option<Projects> {
 }
 
 fn places(section: &Section<'_>) -> Vec<KeyPlace> {
-    section.missing("keys", "say where its Groq keys are: keys = [{ env = \"GROQ_API_KEY\" }]");
     let tables = section.tables("keys");
     let at = section.place.key("keys");
     if tables.len() > MAX_PLACES {

@@ -1,11 +1,6 @@
 //! The sources of settings: a file, variables, flags. Each error names the setting and its source.
 
-use std::{
-    collections::BTreeMap,
-    ffi::{OsStr, OsString},
-    fs,
-    path::Path,
-};
+use std::{collections::BTreeMap, ffi::OsString, fs, path::Path};
 
 use figment::{
     Figment, Metadata, Profile, Provider,
@@ -18,30 +13,21 @@ use super::{
     dropped::{DROPPED, Instead, instead_of},
     kind::Kind,
     raw::{Raw, Shape},
-    receivers::{self, GivenReceivers, RECEIVERS},
     table::{SETTINGS, find},
+    tables::GivenTables,
+    variables::{NOT_SETTINGS, is_service_link},
 };
-use crate::syntax::{
-    format::{is_json, is_yaml, without_mark},
-    lines::Lines,
-    suggestion::did_you_mean,
+use crate::{
+    domain::policy::upstream::GroqKeys,
+    syntax::{
+        format::{is_json, is_yaml, without_mark},
+        lines::Lines,
+        suggestion::did_you_mean,
+    },
 };
 
 /// The prefix of all of our environment variables.
 const PREFIX: &str = "TOLLGATE_";
-/// Variables that are no settings: of the command line (the settings file, and a client's server and credentials), and of the tests, which
-/// start services.
-const NOT_SETTINGS: [&str; 9] = [
-    "config",
-    "address",
-    "organization",
-    "api_key",
-    "token",
-    "tls_ca_file",
-    "client_cert_file",
-    "client_key_file",
-    "test_languages",
-];
 /// The variable that holds a secret. No flag and no key in the file does, as lists of processes and backups show those.
 pub(super) const REDIS_PASSWORD: &str = "redis_password";
 /// Another one: the password for Sentinels.
@@ -84,8 +70,9 @@ pub(super) struct Given {
     pub(super) console_oidc_client_secret: Option<String>,
     /// Environment variables that are no settings, each with what was probably meant.
     pub(super) unknown_variables: Vec<String>,
-    /// The receivers in the file.
+    /// What the file has in tables.
     pub(super) receivers: Vec<ReceiverSettings>,
+    pub(super) groq_keys: GroqKeys,
 }
 
 /// Where a value stands.
@@ -202,8 +189,8 @@ impl Given {
     ) -> Result<Self, SettingsError> {
         let mut given = Self::default();
         if let Some(path) = config {
-            let (file, receivers) = Self::read_file(path)?;
-            given.receivers = receivers::read(receivers, &path.display().to_string())?;
+            let (file, tables) = Self::read_file(path)?;
+            (given.receivers, given.groq_keys) = tables.read(&path.display().to_string())?;
             given.merge(file);
         }
         let variables = given.read_variables(variables)?;
@@ -241,8 +228,8 @@ impl Given {
         metadata.interpolate(self.merged.profile(), &[name])
     }
 
-    /// The settings in a file, with their lines, and its receivers.
-    fn read_file(path: &Path) -> Result<(Layer, GivenReceivers), SettingsError> {
+    /// The settings in a file, with their lines, and its tables.
+    fn read_file(path: &Path) -> Result<(Layer, GivenTables), SettingsError> {
         let text = read(path)?;
         let name = path.display().to_string();
         let malformed = |line, reason| SettingsError::Malformed { path: name.clone(), line, reason };
@@ -251,7 +238,7 @@ impl Given {
             return Err(malformed(None, reason.to_owned()));
         }
         // Only the parser's message, never the line that it shows: the line may contain a password.
-        let mut receivers = GivenReceivers::new();
+        let mut tables = GivenTables::default();
         let values = if is_json(path, text) {
             json(text)
                 .map_err(|error| malformed(Some(error.line()), format!("no JSON ({:?})", error.classify())))?
@@ -266,17 +253,17 @@ impl Given {
         if !is_json(path, text)
             && let Ok(document) = ImDocument::parse(text)
         {
-            receivers =
-                receivers::of_document(document.as_table()).map_err(|reason| malformed(None, reason))?;
+            tables =
+                GivenTables::of_document(document.as_table()).map_err(|reason| malformed(None, reason))?;
         }
-        for (key, raw, line) in values.into_iter().filter(|(key, _, line)| line.is_none() || key != RECEIVERS)
-        {
+        let is_setting = |(key, _, line): &(String, _, Option<_>)| line.is_none() || !GivenTables::has(key);
+        for (key, raw, line) in values.into_iter().filter(is_setting) {
             layer.add(&key, raw, &Origin::File { path: name.clone(), line })?;
             lines.extend(line.map(|line| (key, line)));
         }
         let layer =
             layer.standing(move |key| Origin::File { path: name.clone(), line: lines.get(key).copied() });
-        Ok((layer, receivers))
+        Ok((layer, tables))
     }
 
     /// The settings among `variables`. An empty variable counts as not set. An unknown one is no error: a platform can put any
@@ -368,27 +355,6 @@ fn of_json(value: serde_json::Value) -> Raw {
         Value::Object(_) => Raw::Other("an object".to_owned()),
         Value::Null => Raw::Other("null".to_owned()),
     }
-}
-
-/// Whether Kubernetes sets this variable in every container of a namespace that has a service named `tollgate` or
-/// `tollgate-…`, such as `TOLLGATE_REDIS_SERVICE_HOST`, `TOLLGATE_REDIS_PORT=tcp://10.0.0.1:6379` and
-/// `TOLLGATE_REDIS_PORT_6379_TCP_ADDR`. No setting has such a name.
-fn is_service_link(key: &str, value: &OsStr) -> bool {
-    let value = value.to_str().unwrap_or_default();
-    let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
-    // The name starts with the rest of the service's name or, for a service named `tollgate`, without it.
-    let key = format!("_{key}");
-    let of_port = || {
-        let (_, rest) = key.rsplit_once("_port_")?;
-        let (port, rest) = rest.split_once('_')?;
-        let protocol = rest.split('_').next()?;
-        Some(port.parse::<u16>().is_ok() && ["tcp", "udp", "sctp"].contains(&protocol))
-    };
-    key.ends_with("_service_host")
-        || key.ends_with("_service_port")
-        || key.contains("_service_port_")
-        || (key.ends_with("_port") && is_url)
-        || of_port().unwrap_or(false)
 }
 
 /// Reads a file that a setting names.

@@ -8,6 +8,7 @@ mod dropped;
 mod error;
 mod exposure;
 mod flags;
+mod groq_keys;
 mod kind;
 mod layer;
 mod otlp;
@@ -18,7 +19,9 @@ mod redis;
 mod setting;
 mod store_url;
 mod table;
+mod tables;
 mod tls;
+mod variables;
 
 use std::{
     ffi::OsString,
@@ -87,6 +90,7 @@ impl Settings {
         let mut settings = Self::read(&given)?;
         settings.unknown_variables = std::mem::take(&mut given.unknown_variables);
         settings.receivers = std::mem::take(&mut given.receivers);
+        settings.groq_keys = std::mem::take(&mut given.groq_keys);
         let invalid = |key: &str, reason: &str| {
             Err(SettingsError::Invalid { origin: given.origin(key), reason: reason.to_owned() })
         };

@@ -17,7 +17,7 @@ use super::{
     otlp::Endpoint,
     setting::{Group, Setting, Unset},
 };
-use crate::domain::tally::DEFAULT_MAX_TEAMS;
+use crate::domain::{policy::upstream::GroqKeys, tally::DEFAULT_MAX_TEAMS};
 
 /// The setting of this name.
 pub(super) fn find(name: &str) -> Option<&'static Setting> {
@@ -38,6 +38,8 @@ macro_rules! settings {
             pub unknown_variables: Vec<String>,
             /// The receivers of alerts, in the order of their names.
             pub receivers: Vec<ReceiverSettings>,
+            /// Where Groq keys are, instead of where the policy says.
+            pub groq_keys: GroqKeys,
             /// What is allowed, and better written otherwise.
             pub warnings: Vec<String>,
             /// Headers for the collector from the environment.
@@ -52,6 +54,7 @@ macro_rules! settings {
                     $($($name: settings!(@value $how $default),)+)+
                     unknown_variables: Vec::new(),
                     receivers: Vec::new(),
+                    groq_keys: GroqKeys::default(),
                     warnings: Vec::new(),
                     otlp_headers: None,
                     console_oidc_client_secret: None,

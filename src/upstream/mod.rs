@@ -4,6 +4,7 @@
 //! (401), the other one is used at once, until the refused one changes. If all are refused, the newest stays in use, since
 //! there is no better choice.
 
+mod reading;
 mod source;
 
 use std::{
@@ -17,7 +18,10 @@ use std::{
 use arc_swap::ArcSwap;
 use tracing::{error, info};
 
-pub use self::source::{KeysAtPlace, UpstreamKeySource, keys_at};
+pub use self::{
+    reading::{KeysAtPlace, keys_at},
+    source::UpstreamKeySource,
+};
 use crate::domain::{Timestamp, plan, upstream::UpstreamKey};
 
 /// The keys of a project that are live at the same time: the newest, and the one that it replaces.

@@ -1,32 +1,22 @@
 //! Reads the Groq keys from the places that the policy names, and reads them again whenever they change.
 
-use std::{
-    collections::HashMap,
-    env::VarError,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::HashMap, io, path::PathBuf, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
+use tracing::{debug, warn};
 
-use super::{LiveKey, MAX_LIVE, UpstreamKeys};
+use super::{
+    LiveKey, MAX_LIVE, UpstreamKeys,
+    reading::{Candidate, NOT_SET, milliseconds, read},
+};
 use crate::domain::{
     Timestamp,
     policy::{
         Policy,
-        upstream::{KeyPlace, Projects},
+        upstream::{GroqKeys, KeyPlace, Projects},
     },
-    secret::MalformedSecret,
-    upstream::UpstreamKey,
 };
 use crate::watch::{FileSource, Pace, Watch};
-
-/// A key file is one short line; a wrong file is not read to its end.
-const MAX_BYTES: u64 = 4096;
-/// The most files of a directory that are read; a mounted secret has a few.
-const MAX_FILES: usize = 64;
 
 /// Keeps the Groq keys in force up to date until it is dropped.
 #[derive(Debug)]
@@ -36,16 +26,18 @@ pub struct UpstreamKeySource {
 }
 
 impl UpstreamKeySource {
-    /// Reads the keys from the places in `policy`, now and whenever the files change or the policy names other places.
+    /// Reads the keys from the places in `policy`, now and whenever the files change or the policy names other places. `named`: places that
+    /// are read instead of those.
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(policy: Arc<ArcSwap<Policy>>) -> io::Result<Self> {
+    pub fn start(policy: Arc<ArcSwap<Policy>>, named: GroqKeys) -> io::Result<Self> {
         let keys = Arc::<UpstreamKeys>::default();
-        let mut files = KeyFiles { policy, places: KeyPlaces::new(Arc::clone(&keys)) };
+        let places = KeyPlaces::new(Arc::clone(&keys));
+        let mut files = KeyFiles { policy, named, places, odd: Default::default() };
         let content = files.read();
         let seen = KeyFiles::digest(&content);
-        files.places.put_in_force(content);
+        files.put_in_force(content);
         Ok(Self { keys, _watch: Watch::start("upstream-keys", files, seen, Pace::WITHIN_A_SECOND)? })
     }
 
@@ -56,44 +48,19 @@ impl UpstreamKeySource {
     }
 }
 
-/// A key, the place where it was found, and when it became available.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Candidate {
-    key: UpstreamKey,
-    place: String,
-    since: Timestamp,
-}
-
-/// What is at a place of Groq keys; never a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeysAtPlace {
-    /// How many keys are there.
-    pub count: usize,
-    /// Whether each begins as Groq's do.
-    pub look_like_groq: bool,
-}
-
-/// Looks for keys at `place`, as the service does.
-///
-/// # Errors
-/// Why there is none, in words that hold no key. [`None`]: an environment variable that is not set.
-pub fn keys_at(place: &KeyPlace) -> Result<KeysAtPlace, Option<String>> {
-    let keys = read(place, milliseconds(SystemTime::now()));
-    let keys = keys.map_err(|reason| Some(reason).filter(|reason| reason != NOT_SET))?;
-    let look_like_groq = keys.iter().all(|candidate| candidate.key.looks_like_groq());
-    Ok(KeysAtPlace { count: keys.len(), look_like_groq })
-}
-
 /// A place of a project, and the keys that are there, or why there are none.
 struct Reading {
     at: (Arc<str>, KeyPlace),
     keys: Result<Vec<Candidate>, String>,
 }
 
-/// The files that the policy names.
+/// The files that the settings name, or else the policy.
 struct KeyFiles {
     policy: Arc<ArcSwap<Policy>>,
+    named: GroqKeys,
     places: KeyPlaces,
+    /// The projects without a place, and those that only the settings have, as they were said.
+    odd: (Vec<String>, Vec<String>),
 }
 
 impl FileSource for KeyFiles {
@@ -103,7 +70,8 @@ impl FileSource for KeyFiles {
 
     fn paths(&self) -> Vec<PathBuf> {
         let policy = self.policy.load();
-        let places = policy.projects.all().iter().flat_map(|project| &project.places);
+        let projects = policy.projects.all().iter();
+        let places = projects.flat_map(|project| self.named.places(&policy.organization.id, project));
         let paths = places.filter_map(|place| match place {
             KeyPlace::Environment(_) => None,
             KeyPlace::File(path) | KeyPlace::Directory(path) => Some(path.clone()),
@@ -112,7 +80,8 @@ impl FileSource for KeyFiles {
     }
 
     fn read(&self) -> Vec<Reading> {
-        self.places.read(&self.policy.load().projects)
+        let policy = self.policy.load();
+        self.places.read((&policy.organization.id, &policy.projects), &self.named)
     }
 
     fn digest(content: &Vec<Reading>) -> blake3::Hash {
@@ -141,8 +110,32 @@ impl FileSource for KeyFiles {
 
     /// Always good: a place without a valid key keeps its last one.
     fn apply(&mut self, content: Vec<Reading>, _: bool) -> bool {
-        self.places.put_in_force(content);
+        self.put_in_force(content);
         true
+    }
+}
+
+impl KeyFiles {
+    fn put_in_force(&mut self, content: Vec<Reading>) {
+        let policy = self.policy.load();
+        let organization = &*policy.organization.id;
+        let projects = policy.projects.all().iter();
+        let without = projects.filter(|project| self.named.places(organization, project).is_empty());
+        let without: Vec<_> = without.map(|project| project.name.to_string()).collect();
+        let unknown = self.named.unknown(organization, &policy.projects).map(str::to_owned).collect();
+        let before = std::mem::replace(&mut self.odd, (without, unknown));
+        if before != self.odd {
+            for project in &self.odd.0 {
+                warn!(
+                    project,
+                    "a project has no Groq key: name a place in `groq_keys` of the settings, or in the policy"
+                );
+            }
+            for project in &self.odd.1 {
+                warn!(project, "`groq_keys` of the settings has a project that the policy does not have");
+            }
+        }
+        self.places.put_in_force(content);
     }
 }
 
@@ -162,9 +155,10 @@ impl KeyPlaces {
         Self { keys, started: milliseconds(SystemTime::now()), last, said }
     }
 
-    fn read(&self, projects: &Projects) -> Vec<Reading> {
+    fn read(&self, (organization, projects): (&str, &Projects), named: &GroqKeys) -> Vec<Reading> {
         let places = projects.all().iter().flat_map(|project| {
-            project.places.iter().map(|place| (Arc::clone(&project.name), place.clone()))
+            let places = named.places(organization, project).iter();
+            places.map(|place| (Arc::clone(&project.name), place.clone()))
         });
         places.map(|at| Reading { keys: read(&at.1, self.started), at }).collect()
     }
@@ -190,7 +184,7 @@ impl KeyPlaces {
         };
         let said = odd.key.fingerprint();
         if self.said.get(at) != Some(&said) {
-            tracing::warn!(project = %at.0, place = odd.place, "a Groq key does not begin with `gsk_`; it is used as it stands");
+            warn!(project = %at.0, place = odd.place, "a Groq key does not begin with `gsk_`; it is used as it stands");
             self.said.insert(at.clone(), said);
         }
     }
@@ -209,8 +203,8 @@ impl KeyPlaces {
                     let (project, place) = (&at.0, at.1.to_string());
                     // Without Envoy no key is needed.
                     match reason == NOT_SET && last.is_empty() {
-                        true => tracing::debug!(%project, place, error = reason, "there is no Groq key"),
-                        false => tracing::warn!(%project, place, error = reason, "a Groq key cannot be read"),
+                        true => debug!(%project, place, error = reason, "there is no Groq key"),
+                        false => warn!(%project, place, error = reason, "a Groq key cannot be read"),
                     }
                     self.said.insert(at, reason);
                 }
@@ -219,9 +213,6 @@ impl KeyPlaces {
         }
     }
 }
-
-/// The message for a variable that is not set.
-const NOT_SET: &str = "it is not set";
 
 /// The newest keys, each once.
 fn live(project: &Arc<str>, mut candidates: Vec<Candidate>) -> Vec<LiveKey> {
@@ -237,65 +228,13 @@ fn live(project: &Arc<str>, mut candidates: Vec<Candidate>) -> Vec<LiveKey> {
     keys
 }
 
-fn read(place: &KeyPlace, started: Timestamp) -> Result<Vec<Candidate>, String> {
-    match place {
-        KeyPlace::Environment(name) => {
-            let text = std::env::var(name).map_err(|error| match error {
-                VarError::NotPresent => NOT_SET.to_owned(),
-                VarError::NotUnicode(_) => MalformedSecret::NotOneWord.to_string(),
-            })?;
-            Ok(vec![candidate(&text, place.to_string(), started)?])
-        }
-        KeyPlace::File(path) => Ok(vec![read_file(path)?]),
-        KeyPlace::Directory(path) => {
-            let entries = fs::read_dir(path).map_err(|error| error.to_string())?;
-            let files =
-                entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| is_secret(path));
-            let mut files: Vec<_> = files.collect();
-            files.sort();
-            // One invalid key file does not remove the others.
-            let keys = files.iter().take(MAX_FILES).map(|file| read_file(file));
-            let (keys, faults): (Vec<_>, Vec<_>) = keys.partition(Result::is_ok);
-            match (keys.is_empty(), faults.into_iter().find_map(Result::err)) {
-                (true, Some(fault)) => Err(fault),
-                (true, None) => Err("the directory holds no file".to_owned()),
-                (false, _) => Ok(keys.into_iter().filter_map(Result::ok).collect()),
-            }
-        }
-    }
-}
-
-/// A file of a mounted secret, excluding the hidden ones that are used to swap it.
-fn is_secret(path: &Path) -> bool {
-    let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-    !hidden && path.is_file()
-}
-
-fn read_file(path: &Path) -> Result<Candidate, String> {
-    let shown = path.display().to_string();
-    let fault = |reason: String| format!("{shown}: {reason}");
-    let metadata = fs::metadata(path).map_err(|error| fault(error.to_string()))?;
-    if metadata.len() > MAX_BYTES {
-        return Err(fault(format!("{} bytes are more than a key has", metadata.len())));
-    }
-    let text = fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
-    let since = metadata.modified().map(milliseconds).unwrap_or_default();
-    candidate(&text, shown.clone(), since).map_err(fault)
-}
-
-fn candidate(text: &str, place: String, since: Timestamp) -> Result<Candidate, String> {
-    let key = UpstreamKey::parse(text).map_err(|error| error.to_string())?;
-    Ok(Candidate { key, place, since })
-}
-
-fn milliseconds(time: SystemTime) -> Timestamp {
-    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, time::Duration};
+    use std::{
+        fs::{self, File},
+        path::Path,
+        time::Duration,
+    };
 
     use super::*;
     use crate::domain::policy::upstream::Project;
@@ -312,7 +251,7 @@ mod tests {
     }
 
     fn look(reader: &mut KeyPlaces, projects: &Projects) {
-        let content = reader.read(projects);
+        let content = reader.read(("acme", projects), &GroqKeys::default());
         reader.put_in_force(content);
     }
 
@@ -372,5 +311,31 @@ mod tests {
         let mut reader = KeyPlaces::new(Arc::default());
         look(&mut reader, &projects(vec![KeyPlace::File(path("a")), KeyPlace::File(path("b"))]));
         assert_eq!(used(&reader), ["gsk_same"]);
+    }
+    #[test]
+    fn places_of_the_settings_stand_before_those_of_the_policy() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        write(&path("of-policy"), "gsk_policy", 2);
+        write(&path("of-settings"), "gsk_settings", 1);
+        let project = |name: &str, places| Project { name: name.into(), places };
+        let lab = (project("lab", Vec::new()), Some(vec!["a".into()]));
+        let of_policy = vec![KeyPlace::File(path("of-policy"))];
+        let projects = Projects::new(vec![(project("main", of_policy.clone()), None), lab]);
+        let mut reader = KeyPlaces::new(Arc::default());
+        let mut read = |named: &GroqKeys| {
+            let content = reader.read(("acme", &projects), named);
+            reader.put_in_force(content);
+            let bearer = |project| reader.keys.pick(project).map(|key| key.bearer().to_owned());
+            ["main", "lab"].map(bearer)
+        };
+        assert_eq!(read(&GroqKeys::default()), [Some("Bearer gsk_policy".to_owned()), None]);
+        let mut named = GroqKeys::default();
+        named.insert("", "main", vec![KeyPlace::File(path("of-settings"))]);
+        named.insert("acme", "lab", of_policy.clone());
+        named.insert("", "gone", of_policy.clone());
+        named.insert("other", "elsewhere", of_policy);
+        assert_eq!(named.unknown("acme", &projects).collect::<Vec<_>>(), ["gone"]);
+        assert_eq!(read(&named), ["settings", "policy"].map(|of| Some(format!("Bearer gsk_{of}"))));
     }
 }

@@ -74,7 +74,11 @@ fn day(at: Timestamp) -> String {
 
 /// Files with secrets: there, readable, and for no one else.
 pub(super) fn secrets(Case { settings, policy, .. }: &Case, found: &mut Findings) {
-    let places = policy.iter().flat_map(|policy| policy.projects.all()).flat_map(|project| &project.places);
+    let projects = policy.iter().flat_map(|policy| {
+        let organization = &policy.organization.id;
+        policy.projects.all().iter().map(move |project| settings.groq_keys.places(organization, project))
+    });
+    let places = projects.flatten();
     let groq = places.flat_map(|place| match place {
         KeyPlace::Environment(_) => Vec::new(),
         KeyPlace::File(path) => vec![path.clone()],
@@ -141,12 +145,29 @@ fn of_settings(settings: &Settings) -> Vec<(String, PathBuf)> {
 }
 
 /// The places of Groq's keys, as the service reads them. A key itself is never shown.
-pub(super) fn groq_keys(Case { policy, envoy, .. }: &Case, found: &mut Findings) {
+pub(super) fn groq_keys(Case { settings, policy, envoy, .. }: &Case, found: &mut Findings) {
     let Some(policy) = policy else { return };
     // Without Envoy, the gateway has the key, and none is needed here.
     let is_needed = envoy.is_some() || policy.projects.is_declared();
+    let organization = &policy.organization.id;
+    for project in settings.groq_keys.unknown(organization, &policy.projects) {
+        found.warning(
+            format!("`groq_keys.{project}`: the policy has no such project"),
+            "correct its name, or declare [projects] in the policy",
+        );
+    }
     for project in policy.projects.all() {
-        for place in &project.places {
+        let places = settings.groq_keys.places(organization, project);
+        if places.is_empty() {
+            found.error(
+                format!(
+                    "project {}: neither the policy nor the settings say where its keys are",
+                    project.name
+                ),
+                "name a place under [groq_keys] in the settings, or `keys` in the policy",
+            );
+        }
+        for place in places {
             let of = format!("project {}: {place}", project.name);
             match keys_at(place) {
                 Ok(KeysAtPlace { look_like_groq: false, .. }) => found.warning(

@@ -1,6 +1,11 @@
 //! The organization's Groq projects: which teams' requests use which keys.
 
-use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+};
 
 /// The project of a policy that declares none, and the placeholder for the project of a team that has none.
 const DEFAULT: &str = "default";
@@ -28,12 +33,51 @@ impl fmt::Display for KeyPlace {
     }
 }
 
+/// The most places of one project: two live keys, and room for moving them.
+pub const MAX_PLACES: usize = 8;
+
+/// Where Groq keys are by the settings of the service, instead of by its policy: whoever writes a policy may not be the one who may name
+/// files of the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroqKeys(BTreeMap<(String, String), Vec<KeyPlace>>);
+
+impl GroqKeys {
+    /// Sets the places of a project. `organization`: empty, those of a project of this name in any.
+    pub fn insert(&mut self, organization: &str, project: &str, places: Vec<KeyPlace>) {
+        self.0.insert((organization.to_owned(), project.to_owned()), places);
+    }
+
+    /// The places of a project of an organization; `None`: those that its policy names.
+    #[must_use]
+    pub fn of(&self, organization: &str, project: &str) -> Option<&[KeyPlace]> {
+        let of = |organization: &str| self.0.get(&(organization.to_owned(), project.to_owned()));
+        of(organization).or_else(|| of("")).map(Vec::as_slice)
+    }
+
+    /// The places of a project, wherever they are named.
+    #[must_use]
+    pub fn places<'p>(&'p self, organization: &str, project: &'p Project) -> &'p [KeyPlace] {
+        self.of(organization, &project.name).unwrap_or(&project.places)
+    }
+
+    /// The projects with places here that the organization does not have.
+    pub fn unknown<'p>(
+        &'p self,
+        organization: &'p str,
+        projects: &'p Projects,
+    ) -> impl Iterator<Item = &'p str> {
+        let own = self.0.keys().filter(move |(of, _)| of.is_empty() || *of == *organization);
+        own.map(|(_, project)| project.as_str())
+            .filter(|project| !projects.all().iter().any(|known| *known.name == **project))
+    }
+}
+
 /// A Groq project.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Project {
     /// Its name in the policy.
     pub name: Arc<str>,
-    /// Where its keys are stored.
+    /// Where its keys are stored; none: the settings say so.
     pub places: Vec<KeyPlace>,
 }
 

@@ -4,13 +4,12 @@ use super::{ANY, Form, Kind, SHA256, Shared, TEAM, Table, at_most, count, form, 
 use crate::{
     domain::{
         key::{MAX_LABEL_KEY, MAX_LABELS},
-        policy::envoy::FreeGroup,
+        policy::{envoy::FreeGroup, upstream::MAX_PLACES},
         rbac::Role,
     },
     policy_file::{
         access::{MAX_BYTES, MAX_ENTRIES, MAX_ISSUERS},
         envoy::{self, MAX_AUDIO_BYTES_PER_SECOND, MAX_PRINCIPALS, ON_OUTAGE, SOURCES},
-        upstream::MAX_PLACES,
     },
 };
 
@@ -81,7 +80,7 @@ pub(super) static PROJECT: Table = Table {
     doc: "A Groq project, whose keys replace those of clients.",
     keys: &[
         key("keys", Kind::Tables(&KEY_PLACE, at_most(MAX_PLACES)), "where the project's Groq keys are")
-            .required(),
+            .or_else("where [`groq_keys`](settings.md#groqs-keys) of the settings says"),
         key("teams", Kind::Texts(TEAM, ANY), "the teams whose requests are sent with them")
             .or_else("all that no other project names"),
     ],

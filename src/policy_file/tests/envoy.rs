@@ -114,12 +114,14 @@ fn reads_projects() {
     let silent = sound(base);
     assert_eq!(silent.projects.of("a").unwrap().places, [KeyPlace::Environment("GROQ_API_KEY".to_owned())]);
     assert!(!silent.projects.is_declared());
+    // The settings may say where the keys are.
+    let elsewhere = sound(&format!("{base}[projects.main]\n"));
+    assert_eq!(elsewhere.projects.of("a").unwrap().places, []);
 }
 
 #[test]
 fn what_is_wrong_with_projects_is_said_with_its_place() {
     for (text, place, message) in [
-        ("[projects.main]", "5:11: error: projects.main: ", "`keys` is missing"),
         ("[projects.Main]\nkeys = []", "5:11: error: projects.Main: ", "`Main` is not a name"),
         ("[projects.a]\nkeys = [{}]", "6:9: error: projects.a.keys[0]: ", "names no place"),
         (
