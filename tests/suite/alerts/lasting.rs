@@ -101,6 +101,13 @@ impl Replicas {
         self.servers.last().unwrap()
     }
 
+    /// Waits until all have read what they decide by.
+    pub(super) async fn are_ready(&self) {
+        for server in &self.servers {
+            eventually("it is ready", async || server.is_serving().await == Some(true)).await;
+        }
+    }
+
     /// Each replica decides a request that its team permits without the store, which is given up in time.
     pub(super) async fn decide_without_the_store(&self) {
         let mut asked = tokio::task::JoinSet::new();

@@ -25,6 +25,7 @@ async fn an_outage_of_the_store_is_told_during_it() {
     let organization = organization();
     give_key(&redis, &organization, [9; 32]).await;
     let replicas = Replicas::start_of(&organization, "store_outage", &redis.url()).await;
+    replicas.are_ready().await;
     redis.freeze();
     // Each replica tells of it by itself, with one id.
     eventually_within(LEASE, "both have told", async || replicas.arrived().len() == 2).await;

@@ -89,7 +89,7 @@ const WITHOUT_A_CASE: [proto::Reason; 5] = [
     proto::Reason::KeyRevoked,       // needs a key that was created: `keys.rs`
     proto::Reason::Paused,           // needs an operator's command: `pauses.rs`
     proto::Reason::StoreUnavailable, // needs a store that fails
-    proto::Reason::OutageAllowanceExhausted, // the same: `outages.rs`
+    proto::Reason::OutageAllowanceExhausted, // the same: `outages`
 ];
 
 #[test]

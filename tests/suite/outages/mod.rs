@@ -1,5 +1,7 @@
 //! Decisions while the store does not answer, by each team's rule, and what becomes of them afterwards.
 
+mod partial;
+
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -17,12 +19,11 @@ use tonic::{Code, transport::Channel};
 
 use crate::{
     harness::{
-        Fixture, PATIENCE, Process, START, Server, StoreKind, Ways, chat, connect,
+        Fixture, Process, START, Server, StoreKind, Ways, chat, connect,
         errors::{is_of, is_of_with},
         eventually, nanos, settings, team_spend, used,
     },
     redis_server::RedisServer,
-    telemetry,
 };
 
 const MODEL: &str = "openai/gpt-oss-20b";
@@ -239,56 +240,6 @@ async fn the_embedded_store_books_what_was_decided_without_it() {
         assert_eq!((nanos(booked.cost), booked.already_recorded), (105_000_000, is_repeat), "{at}");
     }
     assert_eq!(nanos(team_spend(&mut client, "open").await.spend.unwrap().spent), 105_000_000);
-}
-
-/// Callers with less time than the store, alone on a Redis that is silent: each gets its team's rule in its time, and soon without a wait.
-/// With next to no time they learn nothing, and while Redis answers they get past no limit.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callers_with_less_time_than_the_store_get_their_rule_in_time() {
-    if !StoreKind::Redis.is_available() {
-        return;
-    }
-    let (redis, directory) = (RedisServer::start(), TempDir::new().unwrap());
-    give_key(&redis, "acme", [9; 32]).await;
-    let store = format!("--store={}", redis.url());
-    let (process, admin) = telemetry::start(&directory, POLICY, &[&store, "--store-timeout=1s"]).await;
-    let mut client = process.client().await;
-    eventually("it serves", async || ask(&mut client, of("closed")).await.is_ok()).await;
-    let is_open =
-        async || telemetry::value(&telemetry::page(admin).await, "tollgate_store_breaker_open", &[]);
-    let within = |team: &str, time: Duration| {
-        let mut request = tonic::Request::new(of(team));
-        request.set_timeout(time);
-        request
-    };
-    for _ in 0..200 {
-        match client.authorize(within("open", Duration::from_millis(1))).await {
-            Ok(answer) => assert!(!answer.into_inner().degraded, "the store answers"),
-            Err(status) => {
-                assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status:?}")
-            }
-        }
-    }
-    assert_eq!(is_open().await, Some(0.0));
-    redis.freeze();
-    let (frozen, time) = (Instant::now(), DEADLINE * 6 / 10);
-    let mut quick = 0;
-    while quick < 20 {
-        assert!(frozen.elapsed() < PATIENCE, "requests wait for the store");
-        let started = Instant::now();
-        is_degraded(&client.authorize(within("open", time)).await.unwrap().into_inner());
-        quick += u32::from(started.elapsed() < time / 4);
-        if frozen.elapsed() > 10 * DEADLINE {
-            // Known by now, it is no reason to wait for those without a rule.
-            let refused = client.authorize(within("closed", time)).await.unwrap_err();
-            assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
-        }
-    }
-    assert_eq!(is_open().await, Some(1.0));
-    redis.thaw();
-    let decides = async || !ask(&mut client, of("open")).await.unwrap().degraded;
-    eventually("the store decides again", decides).await;
-    eventually("the breaker is closed", async || is_open().await == Some(0.0)).await;
 }
 
 /// A Redis that is silent: the first requests wait for it, those after them do not, and the metrics say so.
