@@ -3,6 +3,7 @@
 mod cluster;
 mod nodes;
 mod sentinel;
+mod tls;
 
 use std::{
     sync::{
