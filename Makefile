@@ -5,13 +5,15 @@ SHELL := bash
 CARGO ?= cargo
 # Cases of each property test under `make soak`; `make test` has the default, 256.
 SOAK_CASES ?= 20000
+# Minutes of each world of `make chaos` and of the soak: CI has seconds of the one and a minute and a half of the other.
+MINUTES ?= 60
 # For `make run` and the benchmarks: what follows the command.
 ARGS ?=
 # Where Cargo builds, and what else is installed goes.
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo-envoy test bench bench-envoy bench-peers bench-registry bench-usage bench-console lint format-check clippy doc licences buf contract soak kustomize dist dist-check test-upgrade
+.PHONY: help run demo-envoy test bench bench-envoy bench-peers bench-registry bench-usage bench-console lint format-check clippy doc licences buf contract soak kustomize dist dist-check test-upgrade soak-load chaos valkey
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -100,5 +102,19 @@ test-upgrade: ## Builds the last release and runs it beside this one, on both st
 	TOLLGATE_LAST_RELEASE=$$last $(CARGO) test --locked --test suite -- layouts::adjacent
 
 soak: ## Runs all tests for long: many more cases, and those that are too slow for every day
+soak: soak-load ## Runs all tests for long: many more cases, and those that are too slow for every day; before them, soak-load
 	@.ci/tools
 	PROPTEST_CASES=$(SOAK_CASES) $(CARGO) test --locked -- --include-ignored
+
+soak-load: ## An hour of a steady load: memory stays flat, and answers do not become slower (MINUTES=N)
+	@.ci/tools
+	TOLLGATE_SOAK_SECONDS=$$((60 * $(MINUTES))) $(CARGO) test --locked --test suite -- soak:: --nocapture
+
+valkey: ## Runs the tests on Redis with Debian's Valkey, which it puts under target/ (without root)
+	@.ci/valkey $(TARGET)/valkey
+	PATH="$(TARGET)/valkey/bin:$$PATH" $(CARGO) test --locked --lib -- store::redis
+	PATH="$(TARGET)/valkey/bin:$$PATH" $(CARGO) test --locked --test suite -- conformance differential topology redis_access outages
+
+chaos: ## Faults of real processes one after another, an hour for each kind of Redis (MINUTES=N; TOLLGATE_CHAOS_SEED=N again)
+	@.ci/tools
+	TOLLGATE_CHAOS_SECONDS=$$((60 * $(MINUTES))) $(CARGO) test --locked --test suite -- chaos:: --nocapture --test-threads=1

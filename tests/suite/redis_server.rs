@@ -24,6 +24,8 @@ pub(crate) struct RedisServer {
     /// Arguments besides those that all have.
     more: Vec<String>,
     guard: Option<Guarded>,
+    /// Those of servers that died here: their end takes the directory with it.
+    former: Vec<Guarded>,
 }
 
 /// Whether there is a Redis to test against. A machine without one skips, loudly; in CI that is a failure.
@@ -92,6 +94,11 @@ pub(crate) fn free_port() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
+/// Sends a signal to a process.
+pub(crate) fn signal(pid: &str, signal: &str) {
+    assert!(Command::new("kill").args([signal, pid]).status().unwrap().success(), "kill {signal} {pid}");
+}
+
 impl RedisServer {
     /// Starts an empty server.
     pub(crate) fn start() -> Self {
@@ -106,7 +113,7 @@ impl RedisServer {
             let all = data.join(".");
             assert!(Command::new("cp").arg("-r").args([&*all, directory.path()]).status().unwrap().success());
             let more = if appends { vec!["--appendonly".to_owned(), "yes".to_owned()] } else { Vec::new() };
-            let mut server = Self { address: free_port(), directory, more, guard: None };
+            let mut server = Self { address: free_port(), directory, more, guard: None, former: Vec::new() };
             server.restart().then_some(server)
         };
         (0..5).find_map(|_| start()).expect("redis-server does not start")
@@ -125,7 +132,7 @@ impl RedisServer {
     fn start_on(address: SocketAddr, more: &impl Fn(&Path, u16) -> Vec<String>) -> Option<Self> {
         let directory = TempDir::new().unwrap();
         let more = more(directory.path(), address.port());
-        let mut server = Self { address, directory, more, guard: None };
+        let mut server = Self { address, directory, more, guard: None, former: Vec::new() };
         server.restart().then_some(server)
     }
 
@@ -186,8 +193,13 @@ impl RedisServer {
     }
 
     fn signal(&self, signal: &str) {
-        let pid = self.pid().expect("the server runs");
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success(), "kill {signal} {pid}");
+        self::signal(&self.pid().expect("the server runs"), signal);
+    }
+
+    /// `kill -9`: its files stay as they are, and [`RedisServer::restart`] starts one on them.
+    pub(crate) fn die(&mut self) {
+        self.signal("-KILL");
+        self.former.extend(self.guard.take());
     }
 
     /// Stops the server's process: connections stay, nothing answers.

@@ -186,6 +186,13 @@ impl Process {
         Some(answer.into_inner().status() == tonic_health::pb::health_check_response::ServingStatus::Serving)
     }
 
+    /// Bytes of it in memory.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB"));
+        kib.unwrap().trim().parse::<u64>().unwrap() * 1024
+    }
+
     /// What it wrote.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

@@ -1,7 +1,7 @@
 //! Redis as companies run it: Sentinel and Cluster with real processes, faults under load, and a client's ledger beside the books.
 
 mod cluster;
-mod nodes;
+pub(crate) mod nodes;
 mod sentinel;
 mod tls;
 

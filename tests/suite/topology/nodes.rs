@@ -1,6 +1,6 @@
 //! Redis servers in a topology.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use redis::{Connection, Value};
 use tempfile::TempDir;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::{
     guard::Guarded,
     harness::{eventually, eventually_within},
-    redis_server::{RedisServer, cluster_port, free_port},
+    redis_server::{RedisServer, cluster_port, free_port, signal},
 };
 
 /// What bounds the loss of a failover: docs/operations.md.
@@ -19,6 +19,11 @@ const NODE_TIMEOUT: &str = "1000";
 
 /// The password of servers that Sentinels watch; the Sentinels have none.
 const PASSWORD: &str = "secret-of-the-servers";
+
+/// How long a Sentinel may take that is asked.
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long it takes at most until all is as before a fault.
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// A connection by hand.
 fn by_hand(server: &RedisServer) -> Connection {
@@ -46,14 +51,16 @@ fn owned(words: &[&str]) -> Vec<String> {
 }
 
 /// A primary, two replicas, and three Sentinels.
-pub(super) struct Watched {
-    pub(super) servers: Vec<RedisServer>,
+pub(crate) struct Watched {
+    pub(crate) servers: Vec<RedisServer>,
     sentinels: Vec<(u16, Guarded)>,
-    _directories: Vec<TempDir>,
+    directories: Vec<TempDir>,
+    /// Those of Sentinels that were killed: their end takes the directory with it.
+    former: Vec<Guarded>,
 }
 
 impl Watched {
-    pub(super) async fn start(is_safe: bool) -> Self {
+    pub(crate) async fn start(is_safe: bool) -> Self {
         let safe = if is_safe { owned(&SAFE) } else { owned(&SAFE[4..]) };
         let primary = RedisServer::start_with(|_, _| safe.clone());
         let port = primary.address().port().to_string();
@@ -88,7 +95,7 @@ impl Watched {
             sentinels.push((own, guard));
             directories.push(directory);
         }
-        let watched = Self { servers, sentinels, _directories: directories };
+        let watched = Self { servers, sentinels, directories, former: Vec::new() };
         for index in 0..3 {
             eventually("a Sentinel knows all others", async || watched.knows_all(index)).await;
         }
@@ -103,48 +110,116 @@ impl Watched {
         count("SENTINELS") && count("REPLICAS")
     }
 
-    pub(super) fn ask_sentinel(&self, index: usize, words: &[&str]) -> redis::RedisResult<Value> {
+    pub(crate) fn ask_sentinel(&self, index: usize, words: &[&str]) -> redis::RedisResult<Value> {
         let (command, rest) = words.split_first().unwrap();
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.sentinels[index].0))?;
-        redis::cmd(command).arg(rest).query(&mut client.get_connection()?)
+        let connection = &mut client.get_connection_with_timeout(ASK_TIMEOUT)?;
+        // It may stand still.
+        connection.set_read_timeout(Some(ASK_TIMEOUT))?;
+        redis::cmd(command).arg(rest).query(connection)
+    }
+
+    /// The number of the primary, as soon as a Sentinel that answers knows it.
+    pub(crate) async fn primary_index(&self) -> usize {
+        let mut found = None;
+        eventually("a Sentinel names the primary", async || {
+            let port = self.named();
+            found = self.servers.iter().position(|server| Some(server.address().port()) == port);
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
+    }
+
+    /// The port of the primary, as the first Sentinel knows it that answers.
+    pub(crate) fn named(&self) -> Option<u16> {
+        let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"];
+        let answer = (0..3).find_map(|index| self.ask_sentinel(index, &words).ok())?;
+        redis::from_redis_value::<(String, u16)>(answer).ok().map(|(_, port)| port)
+    }
+
+    /// Starts a server again that died: empty, until it has followed the primary.
+    pub(crate) fn revive(&mut self, index: usize) {
+        assert!(self.servers[index].restart());
+        ask(&self.servers[index], &["CONFIG", "SET", "masterauth", PASSWORD, "requirepass", PASSWORD]);
+    }
+
+    /// Sends a signal to a Sentinel; returns its process.
+    pub(crate) fn signal_sentinel(&self, index: usize, name: &str) -> String {
+        let info = self.ask_sentinel(index, &["INFO", "server"]).unwrap();
+        let info: String = redis::from_redis_value(info).unwrap();
+        let pid = info.lines().find_map(|line| line.strip_prefix("process_id:")).unwrap().trim().to_owned();
+        signal(&pid, name);
+        pid
+    }
+
+    /// Starts a Sentinel again that was killed.
+    pub(crate) fn revive_sentinel(&mut self, index: usize) {
+        let directory = self.directories[index].path();
+        let config = directory.join("sentinel.conf");
+        let guard =
+            Guarded::start(directory, Path::new("redis-server"), &[config.to_str().unwrap(), "--sentinel"]);
+        self.former.push(std::mem::replace(&mut self.sentinels[index].1, guard));
+    }
+
+    /// Waits until all servers and Sentinels are as before a fault: who follows whom may be another.
+    pub(crate) async fn settled(&self) {
+        eventually_within(SETTLED, "the servers follow and the Sentinels agree", async || {
+            let Some(primary) = self.named() else { return false };
+            let agree = (0..3).all(|index| {
+                let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"];
+                let answer = self.ask_sentinel(index, &words).ok();
+                let port = answer.and_then(|answer| redis::from_redis_value::<(String, u16)>(answer).ok());
+                port.is_some_and(|(_, port)| port == primary)
+                    && self.ask_sentinel(index, &["SENTINEL", "CKQUORUM", "main"]).is_ok()
+            });
+            let server = self.servers.iter().find(|server| server.address().port() == primary);
+            agree
+                && server.is_some_and(|server| {
+                    let info = try_ask(server, &["INFO", "replication"]).ok();
+                    let info = info.and_then(|info| redis::from_redis_value::<String>(info).ok());
+                    info.is_some_and(|info| info.matches("state=online").count() == 2)
+                })
+        })
+        .await;
     }
 
     /// The port of the primary, as a Sentinel knows it.
-    pub(super) fn primary(&self) -> u16 {
+    pub(crate) fn primary(&self) -> u16 {
         let answer = self.ask_sentinel(0, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]).unwrap();
         redis::from_redis_value::<(String, u16)>(answer).unwrap().1
     }
 
     /// A directory with the file of the password.
-    pub(super) fn directory() -> TempDir {
+    pub(crate) fn directory() -> TempDir {
         let directory = TempDir::new().unwrap();
         std::fs::write(directory.path().join("password"), PASSWORD).unwrap();
         directory
     }
 
     /// How many clients a server has that are neither Sentinels nor replicas.
-    pub(super) fn clients(&self, index: usize) -> usize {
+    pub(crate) fn clients(&self, index: usize) -> usize {
         let list = text(&self.servers[index], &["CLIENT", "LIST", "TYPE", "normal"]);
         let is_other = |line: &&str| line.contains("name=sentinel") || line.contains("cmd=client");
         list.lines().filter(|line| !is_other(line)).count()
     }
 
     /// `redis+sentinel://…`, with all of them.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         let nodes: Vec<_> = self.sentinels.iter().map(|(port, _)| format!("127.0.0.1:{port}")).collect();
         format!("redis+sentinel://{}/main", nodes.join(","))
     }
 }
 
 /// Three owners of a third of the slots each, and a replica of each.
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     /// The owners, then their replicas in the same order.
-    pub(super) nodes: Vec<RedisServer>,
-    pub(super) ids: Vec<String>,
+    pub(crate) nodes: Vec<RedisServer>,
+    pub(crate) ids: Vec<String>,
 }
 
 impl Cluster {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let common = ["--cluster-enabled", "yes", "--cluster-node-timeout", NODE_TIMEOUT];
         let common = [owned(&common), owned(&["--cluster-replica-validity-factor", "0"])].concat();
         // A replica that is promoted has none of its own here, and is to take writes all the same.
@@ -194,7 +269,7 @@ impl Cluster {
     }
 
     /// The number of the owner of an organization's slot, and the slot.
-    pub(super) fn owner(&self, organization: &str) -> (usize, u16) {
+    pub(crate) fn owner(&self, organization: &str) -> (usize, u16) {
         let slot = ask(&self.nodes[0], &["CLUSTER", "KEYSLOT", organization]);
         let slot: u16 = redis::from_redis_value(slot).unwrap();
         let owner = (0..3).find(|index| usize::from(slot) < 16_384 * (index + 1) / 3).unwrap();
@@ -202,21 +277,89 @@ impl Cluster {
     }
 
     /// Some of its nodes, as a store's address.
-    pub(super) fn url(&self, seeds: &[usize]) -> String {
+    pub(crate) fn url(&self, seeds: &[usize]) -> String {
         let nodes: Vec<_> = seeds.iter().map(|index| self.nodes[*index].address().to_string()).collect();
         format!("redis+cluster://{}", nodes.join(","))
     }
 
     /// Waits until this node is an owner.
-    pub(super) async fn promoted(&self, index: usize) {
-        eventually_within(std::time::Duration::from_secs(20), "the replica is promoted", async || {
+    pub(crate) async fn promoted(&self, index: usize) {
+        eventually_within(Duration::from_secs(20), "the replica is promoted", async || {
             text(&self.nodes[index], &["INFO", "replication"]).contains("role:master")
         })
         .await;
     }
 
+    /// What a node says of itself in `CLUSTER NODES`.
+    fn own_line(&self, index: usize) -> Option<String> {
+        let all = try_ask(&self.nodes[index], &["CLUSTER", "NODES"]).ok()?;
+        let all: String = redis::from_redis_value(all).ok()?;
+        all.lines().find(|line| line.contains("myself")).map(str::to_owned)
+    }
+
+    pub(crate) fn is_owner(&self, index: usize) -> bool {
+        self.own_line(index).is_some_and(|line| line.contains("master"))
+    }
+
+    /// The numbers of the owners.
+    pub(crate) fn owners(&self) -> Vec<usize> {
+        (0..6).filter(|index| self.is_owner(*index)).collect()
+    }
+
+    /// The one that follows an owner, or the owner of one that follows.
+    pub(crate) const fn partner(index: usize) -> usize {
+        (index + 3) % 6
+    }
+
+    /// The number of the owner of a slot, once a node says that it is.
+    pub(crate) async fn owner_now(&self, slot: u16) -> usize {
+        let has = |index: usize| {
+            let line = self.own_line(index).filter(|line| line.contains("master")).unwrap_or_default();
+            line.split(' ').skip(8).any(|range| {
+                let (first, last) = range.split_once('-').unwrap_or((range, range));
+                first.parse().is_ok_and(|first: u16| first <= slot)
+                    && last.parse().is_ok_and(|last: u16| slot <= last)
+            })
+        };
+        let mut found = None;
+        eventually("a node owns the slot", async || {
+            found = (0..6).find(|index| has(*index));
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
+    }
+
+    /// Waits until all nodes are as before a fault: who follows whom may be another.
+    pub(crate) async fn settled(&self) {
+        eventually_within(SETTLED, "three own, three follow, and all know it", async || {
+            let is_well = |index: usize| {
+                let words = [&["CLUSTER", "NODES"][..], &["CLUSTER", "INFO"], &["INFO", "replication"]];
+                let said = words.map(|words| {
+                    let answer = try_ask(&self.nodes[index], words).ok();
+                    answer
+                        .and_then(|answer| redis::from_redis_value::<String>(answer).ok())
+                        .unwrap_or_default()
+                });
+                let owners = said[0].lines().filter(|line| line.contains("master"));
+                let follows = said[2].contains("role:slave");
+                owners.count() == 3
+                    && !said[0].contains("fail")
+                    && said[1].contains("cluster_state:ok")
+                    && (!follows || said[2].contains("master_link_status:up"))
+            };
+            (0..6).all(is_well)
+        })
+        .await;
+        // As at the start: one that is promoted has none that follows, and is to take writes all the same.
+        for (index, node) in self.nodes.iter().enumerate() {
+            let least = if self.is_owner(index) { "1" } else { "0" };
+            ask(node, &["CONFIG", "SET", "min-replicas-to-write", least]);
+        }
+    }
+
     /// Moves a slot with its keys from one owner to another, as `redis-cli --cluster reshard` does.
-    pub(super) fn reshard(&self, slot: u16, from: usize, to: usize) -> usize {
+    pub(crate) fn reshard(&self, slot: u16, from: usize, to: usize) -> usize {
         let number = slot.to_string();
         let (source, target) = (&self.nodes[from], &self.nodes[to]);
         ask(target, &["CLUSTER", "SETSLOT", &number, "IMPORTING", &self.ids[from]]);
