@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) struct Silence(AtomicU64);
 
 const HALF: u32 = 32;
+const LOWER: u64 = (1 << HALF) - 1;
 
 impl Silence {
     /// A call on the connection `number` had no answer; returns how many in a row that makes.
@@ -34,17 +35,17 @@ impl Silence {
     }
 }
 
-const fn packed_of(number: u64, count: u32) -> u64 {
+fn packed_of(number: u64, count: u32) -> u64 {
     // Numbers come back after four billion connections.
-    number << HALF | count as u64
+    (number << HALF) | u64::from(count)
 }
 
-const fn is_of(packed: u64, number: u64) -> bool {
-    packed >> HALF == number & u32::MAX as u64
+fn is_of(packed: u64, number: u64) -> bool {
+    packed >> HALF == number & LOWER
 }
 
-const fn count(packed: u64) -> u32 {
-    (packed & u32::MAX as u64) as u32
+fn count(packed: u64) -> u32 {
+    u32::try_from(packed & LOWER).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
