@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::{Timeout, timeout, timeout_at};
+use tokio::time::{self, Timeout, timeout, timeout_at};
 
 use super::{Authorizer, Decided, Failure, PendingCheck, Question, queue::Turn, ticket};
 use crate::{
@@ -85,7 +85,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let named = !request.request_id.is_empty() && !request.dry_run;
         match team.filter(|_| named) {
             Some(team) => {
-                let (id, began) = (ticket::derived_id(&team.name, &request.request_id), Instant::now());
+                let (id, began) = (ticket::derived_id(&team.name, &request.request_id), time::Instant::now());
                 let mut check = Box::pin(PendingCheck::shared(self, id, until));
                 let check = match team.outage.degrades() {
                     true => self.wait_for_store(until, check.as_mut()).await?,
@@ -109,7 +109,7 @@ impl<S: Store + Clone> Authorizer<S> {
         check: &PendingCheck<S>,
         degrades: bool,
     ) -> Result<Reserved, Failure> {
-        if check.until.is_some_and(|until| until <= Instant::now()) {
+        if check.until.is_some_and(|until| until <= time::Instant::now().into_std()) {
             return Err(Failure::DeadlineExceeded);
         }
         // Then nothing needs a release, however long the outage lasts.
@@ -155,7 +155,7 @@ impl<S: Store + Clone> Authorizer<S> {
     pub(super) fn left_at(&self, until: Option<Instant>) -> Timestamp {
         match (until, &self.clock) {
             (Some(until), Clock::System) => {
-                let left = until.saturating_duration_since(Instant::now()).as_millis();
+                let left = until.saturating_duration_since(time::Instant::now().into_std()).as_millis();
                 self.store.now().plus(u64::try_from(left).unwrap_or(u64::MAX))
             }
             // A manual clock does not measure the caller's time.

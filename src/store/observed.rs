@@ -8,10 +8,11 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{
     Backend, Breaker, CallOutcome, Cooldown, Ledger, Load, LoadProbe, Record, Registry, RegistryChanges,

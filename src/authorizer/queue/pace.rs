@@ -32,6 +32,7 @@ impl Pace {
         let _first = self.first.lock().await;
         while let Err(at) = self.try_draw(Instant::now()) {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(at) => {}
                 () = self.returned.notified() => {}
             }

@@ -110,6 +110,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let woken = Arc::clone(&place.woken);
         let mut over = std::pin::pin!(async {
             tokio::select! {
+                biased;
                 () = self.clock.sleep_until(deadline) => {}
                 () = queue.closing() => {}
             }

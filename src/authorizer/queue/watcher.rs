@@ -66,6 +66,7 @@ impl<S: Store + Clone> Authorizer<S> {
             tokio::spawn(async move {
                 let queue = &authorizer.shared.queue;
                 tokio::select! {
+                    biased;
                     () = authorizer.watch(snapshot) => {}
                     () = queue.closing() => {}
                 }

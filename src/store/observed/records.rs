@@ -1,8 +1,9 @@
 //! The calls about what is kept beside counters: events, replicas, what is to leave the store, decisions that are watched, policies.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::super::{
     AuditEntry, AuditKept, AuditLog, AuditRange, ClaimedEntry, DecisionId, Decisions, Outbox, OutboxClaim,
