@@ -41,6 +41,8 @@ struct Group {
     told: bool,
     /// A check ended without saying what it may have reserved.
     unsure: bool,
+    /// More than one question had no answer, and each may still be acted on.
+    asked_more: bool,
     release: Release,
 }
 
@@ -103,6 +105,7 @@ impl InFlightChecks {
             in_flight: 0,
             told: false,
             unsure: false,
+            asked_more: false,
             release: Release::None,
         });
         if let Release::Acting(_) = group.release {
@@ -119,6 +122,7 @@ impl InFlightChecks {
         let group = groups.get_mut(&id)?;
         group.in_flight = group.in_flight.saturating_sub(1);
         group.told |= end == End::Told;
+        group.asked_more |= group.unsure && end == End::Unsure;
         group.unsure |= end == End::Unsure;
         if group.in_flight > 0 {
             return None;
@@ -130,6 +134,18 @@ impl InFlightChecks {
         }
         groups.remove(&id);
         None
+    }
+
+    /// One of its checks has asked more than once without an answer.
+    fn asks_more(&self, id: ReservationId) {
+        if let Some(group) = self.lock().get_mut(&id) {
+            group.asked_more = true;
+        }
+    }
+
+    /// Whether more than one question of its checks had no answer.
+    fn asked_more(&self, id: ReservationId) -> bool {
+        self.lock().get(&id).is_some_and(|group| group.asked_more)
     }
 
     /// A release is about to ask the store. Refused if a caller has taken the reservation over.
@@ -176,6 +192,8 @@ pub struct PendingCheck<S: Store + Clone> {
     asked: AtomicBool,
     /// An earlier question had no answer.
     unsure: AtomicBool,
+    /// More than one had none.
+    asked_more: AtomicBool,
     delivered: AtomicBool,
 }
 
@@ -209,13 +227,16 @@ impl<S: Store + Clone> PendingCheck<S> {
             until,
             asked: AtomicBool::new(false),
             unsure: AtomicBool::new(false),
+            asked_more: AtomicBool::new(false),
             delivered: AtomicBool::new(false),
         }
     }
 
-    /// Whether something may already be reserved under the id.
+    /// Whether something may already be reserved under the id when the store is asked; or by the time that it acts: a request that waits asks
+    /// again where it had no answer, and what it asked first may arrive last.
     pub(super) fn may_repeat(&self, request: &AuthorizeRequest) -> bool {
-        !request.dry_run && (self.is_shared || self.unsure.load(Ordering::Relaxed))
+        let asks_again = request.max_wait_ms > 0 || self.unsure.load(Ordering::Relaxed);
+        !request.dry_run && (self.is_shared || asks_again)
     }
 
     /// Whether the reservation is open and was made by this check or one that shares it.
@@ -235,7 +256,11 @@ impl<S: Store + Clone> PendingCheck<S> {
 
     /// The store did not say whether it reserved.
     pub(super) fn had_no_answer(&self) {
-        self.unsure.store(true, Ordering::Relaxed);
+        if self.unsure.swap(true, Ordering::Relaxed) {
+            self.asked_more.store(true, Ordering::Relaxed);
+        }
+        // It is not the one that is asked now.
+        self.asked.store(false, Ordering::Relaxed);
     }
 
     /// The caller gets the answer: settling what was reserved is now up to the caller.
@@ -251,12 +276,19 @@ impl<S: Store + Clone> Drop for PendingCheck<S> {
             (true, true) => End::Told,
             (false, true) => End::Unsure,
         };
+        let asked_more = *self.asked_more.get_mut() || (*self.asked.get_mut() && *self.unsure.get_mut());
+        let settler = &self.authorizer.settler;
         if self.is_shared {
-            if let Some(number) = self.authorizer.shared.in_flight.end(self.id, end) {
-                self.authorizer.settler.release(&self.authorizer, self.id, self.attempt, Some(number));
+            let checks = &self.authorizer.shared.in_flight;
+            if asked_more {
+                checks.asks_more(self.id);
+            }
+            if let Some(number) = checks.end(self.id, end) {
+                let made = (self.id, self.attempt, checks.asked_more(self.id));
+                settler.release(&self.authorizer, made, Some(number));
             }
         } else if end == End::Unsure {
-            self.authorizer.settler.release(&self.authorizer, self.id, 0, None);
+            settler.release(&self.authorizer, (self.id, 0, asked_more), None);
         }
     }
 }

@@ -176,9 +176,10 @@ impl<S: Store + Clone> Authorizer<S> {
     /// Anything else under the id stays.
     ///
     /// # Errors
-    /// If there is none (yet), or the store does not answer.
+    /// If there is none (yet), or one that was released before and leaves its id free, or the store does not answer.
     pub(super) async fn release(&self, id: ReservationId, attempt: u64) -> Result<(), Failure> {
-        let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
+        let record = self.store.find(id).await?.filter(|record| !was_released(record));
+        let record = record.ok_or(Failure::UnknownReservation)?;
         if record.settlement.is_some() || !(attempt == 0 || ticket::is_of(&record.note, attempt)) {
             return Ok(());
         }

@@ -93,12 +93,11 @@ impl Settler {
     /// reservation.
     ///
     /// A store that was asked to reserve may still do so later, so finding nothing counts only after the last moment at which
-    /// it can.
+    /// it can. So does a release where it was asked more than once (`asked_more`): the id is free then for what arrives last.
     pub(super) fn release<S: Store + Clone>(
         &self,
         authorizer: &Authorizer<S>,
-        id: ReservationId,
-        attempt: u64,
+        (id, attempt, asked_more): (ReservationId, u64, bool),
         number: Option<u64>,
     ) {
         let (settler, authorizer) = (self.clone(), authorizer.clone());
@@ -119,9 +118,11 @@ impl Settler {
                 released
             };
             let (mut released, mut is_certain) = (settler.until_answered(release).await, true);
-            if let (Err(Failure::UnknownReservation), Some(within)) =
-                (&released, authorizer.store().acts_within())
-            {
+            let is_over = match &released {
+                Ok(()) => !asked_more,
+                Err(failure) => *failure != Failure::UnknownReservation,
+            };
+            if let Some(within) = authorizer.store().acts_within().filter(|_| !is_over) {
                 is_certain = settler.0.tasks.sit_out(within + MARGIN, AT_END).await;
                 released = settler.until_answered(release).await;
             }
