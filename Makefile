@@ -7,13 +7,15 @@ CARGO ?= cargo
 SOAK_CASES ?= 20000
 # Minutes of each world of `make chaos` and of the soak: CI has seconds of the one and a minute and a half of the other.
 MINUTES ?= 60
+# Worlds that `make sim` plays; each is a seed.
+SEEDS ?= 100000
 # For `make run` and the benchmarks: what follows the command.
 ARGS ?=
 # Where Cargo builds, and what else is installed goes.
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo-envoy test bench bench-envoy bench-peers bench-registry bench-usage bench-console lint format-check clippy doc licences buf contract soak kustomize dist dist-check test-upgrade soak-load chaos valkey
+.PHONY: help run demo-envoy test bench bench-envoy bench-peers bench-registry bench-usage bench-console lint format-check clippy doc licences buf contract soak kustomize dist dist-check test-upgrade soak-load chaos valkey sim
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -100,6 +102,9 @@ test-upgrade: ## Builds the last release and runs it beside this one, on both st
 	@.ci/tools
 	@last=$$(.ci/last-release $(TARGET)/last-release $(LAST)) && \
 	TOLLGATE_LAST_RELEASE=$$last $(CARGO) test --locked --test suite -- layouts::adjacent
+# Built for speed, apart from all else.
+sim: ## Plays SEEDS worlds of the simulator over the plain model (SEEDS=100000; TOLLGATE_SIM_SEED=7 plays one)
+	TOLLGATE_SIM_SEEDS=$(SEEDS) $(CARGO) test --locked --profile sim --lib sim::tests::every_world_over_the_model -- --nocapture
 
 soak: ## Runs all tests for long: many more cases, and those that are too slow for every day
 soak: soak-load ## Runs all tests for long: many more cases, and those that are too slow for every day; before them, soak-load

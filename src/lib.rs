@@ -69,11 +69,17 @@
 //! cli ─► reconcile                                    what was booked, compared with Groq's bill, pure
 //! cli, console ─► report_text ─► rpc                  reports as CSV and FOCUS, and the days they are about, pure
 //!
+//! sim ─► authorizer, control, alerts, live, store     tests only: whole worlds in one thread
+//!
 //! live ─► store ─► runtime ─► domain                  what is in force; counters; time; the pure core
 //! store ─► syntax                                     addresses of Redis
 //! store, authorizer, server ─► telemetry ─► domain    metrics: what is recorded as it happens
 //! app, server ─► settings ─► syntax                   the process
 //! ```
+
+// The plain model of a store is part of the suite, which knows this crate by its name.
+#[cfg(test)]
+extern crate self as tollgate;
 
 pub mod access;
 pub mod alerts;
@@ -98,6 +104,8 @@ pub mod rpc;
 pub mod runtime;
 pub mod server;
 pub mod settings;
+#[cfg(test)]
+mod sim;
 pub mod store;
 mod syntax;
 pub mod telemetry;

@@ -19,6 +19,8 @@ mod receivers;
 mod router;
 mod send;
 mod signature;
+#[cfg(test)]
+pub(crate) mod sink;
 mod target;
 mod trial;
 mod watch;

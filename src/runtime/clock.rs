@@ -50,10 +50,7 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match self {
-            Self::System => {
-                let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
-            }
+            Self::System => wall(),
             Self::Manual(clock) => clock.now(),
         }
     }
@@ -90,15 +87,32 @@ impl Clock {
     }
 }
 
-#[cfg(target_os = "linux")]
+fn wall() -> Timestamp {
+    #[cfg(test)]
+    if let Some(simulated) = super::simulated::wall() {
+        return simulated;
+    }
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}
+
 fn monotonic() -> Monotonic {
+    #[cfg(test)]
+    if let Some(simulated) = super::simulated::elapsed() {
+        return Monotonic(simulated);
+    }
+    boottime()
+}
+
+#[cfg(target_os = "linux")]
+fn boottime() -> Monotonic {
     // Unlike `Instant`, this counts while the machine sleeps, as the clocks of the servers that it talks to do.
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Monotonic(Duration::try_from(time).unwrap_or_default())
 }
 
 #[cfg(not(target_os = "linux"))]
-fn monotonic() -> Monotonic {
+fn boottime() -> Monotonic {
     use std::{sync::LazyLock, time::Instant};
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     Monotonic(START.elapsed())

@@ -5,6 +5,8 @@ pub mod clock;
 mod entropy;
 pub mod lines;
 mod replica;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod tasks;
 mod temporary;
 
@@ -14,6 +16,14 @@ pub use tasks::Tasks;
 pub use temporary::TemporaryDirectory;
 
 use clock::Clock;
+
+/// How tables are hashed whose order decides what happens next. Random, so that no caller can choose names that collide; always the same in
+/// unit tests, where a simulation has to be repeatable.
+#[cfg(not(test))]
+pub(crate) type Hashing = std::collections::hash_map::RandomState;
+/// See the other.
+#[cfg(test)]
+pub(crate) type Hashing = std::hash::BuildHasherDefault<std::collections::hash_map::DefaultHasher>;
 
 /// The time and the random numbers of a service.
 #[derive(Clone, Debug, Default)]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may use besides itself.
-const MAY_USE: [(&str, &[&str]); 29] = [
+const MAY_USE: [(&str, &[&str]); 30] = [
     ("domain", &[]),
     ("groq", &["domain"]),
     ("runtime", &["domain"]),
@@ -114,6 +114,10 @@ const MAY_USE: [(&str, &[&str]); 29] = [
         ],
     ),
     ("main", &["cli"]),
+    (
+        "sim",
+        &["alerts", "authorizer", "control", "live", "policy_file", "store", "settings", "runtime", "domain"],
+    ),
 ];
 
 /// What the domain must not know: waiting, logging, clocks and protobuf.

@@ -2,8 +2,10 @@
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 /// How old the oldest op that is not on disk may be before further reservations wait for the disk. `kill -9` can make the store
 /// forget only reservations of this last stretch of time, however slow the disk is. It is twenty times what a commit usually

@@ -81,6 +81,8 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
+#[cfg(test)]
+pub(crate) use self::writer::SimulatedWriter;
 use self::{
     audit::AuditTable,
     decisions::DecisionRing,

@@ -32,9 +32,22 @@ use crate::{domain::Timestamp, runtime::clock::Clock, store::Unreported};
 pub(super) fn open(
     dir: &Path,
     clock: Clock,
-    (max_age, pause): (Duration, Duration),
+    times: (Duration, Duration),
     disk: impl FnOnce(Arc<Owner>) -> Box<dyn Commit>,
 ) -> Result<EmbeddedStore, OpenError> {
+    let (mut handle, writer) = prepare(dir, clock, times, disk)?;
+    let thread = std::thread::Builder::new().name("store-writer".to_owned());
+    handle.writer = Some(thread.spawn(move || writer.run()).map_err(OpenError::Thread)?);
+    Ok(EmbeddedStore(Arc::new(handle), PATIENCE))
+}
+
+/// The same without the thread of the writer.
+pub(super) fn prepare(
+    dir: &Path,
+    clock: Clock,
+    (max_age, pause): (Duration, Duration),
+    disk: impl FnOnce(Arc<Owner>) -> Box<dyn Commit>,
+) -> Result<(Handle, Writer), OpenError> {
     let unusable = |source| OpenError::Directory { path: dir.to_owned(), source };
     let failed = |error| OpenError::from_recover(dir, error);
     let sqlite = |error| failed(RecoverError::Sqlite(error));
@@ -67,8 +80,6 @@ pub(super) fn open(
     let inner = Arc::new(Inner { shared, wake, time, age, unreported });
     let start = Start { lsn, covered, segment, behind, pause };
     let writer = Writer::new(Arc::clone(&inner), connection, disk(Arc::clone(&owner)), start);
-    let thread = std::thread::Builder::new().name("store-writer".to_owned());
-    let writer = thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
     let (reader, registry) = (Mutex::new(reader), Arc::new(registry));
     let handle = Handle {
         inner,
@@ -79,12 +90,12 @@ pub(super) fn open(
         policies,
         replicas: super::replicas::ReplicaTable::default(),
         decisions: super::decisions::DecisionRing::default(),
-        writer: Some(writer),
+        writer: None,
         owner,
         is_probed: AtomicBool::new(false),
         _claim: claim,
     };
-    Ok(EmbeddedStore(Arc::new(handle), PATIENCE))
+    Ok((handle, writer))
 }
 
 impl EmbeddedStore {

@@ -45,7 +45,7 @@ mod spend;
 mod sweep;
 mod terms;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls;
 mod unreported;
 mod wire;

@@ -9,7 +9,7 @@ use tollgate::store::{
 use super::Model;
 
 /// All that were published while they were watched, and until when they are.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Watched {
     all: Vec<(u64, Bytes)>,
     until: u64,

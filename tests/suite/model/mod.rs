@@ -22,7 +22,7 @@ use tollgate::{
         counter::{CounterKey, CounterKind, CounterState},
         key::SecretId,
     },
-    runtime::clock::ManualClock,
+    runtime::clock::{Clock, ManualClock},
     store::{
         AuditId, Backend, Cooldown, CooldownChange, Ledger, MAX_ADDED_ROWS, MAX_REGISTRY_VALUE, Record,
         Refusal, Registry, RegistryChanges, RegistryRecord, RegistryWritten, ReservationId, Reserve,
@@ -34,12 +34,13 @@ use tollgate::{
 
 #[derive(Debug)]
 pub(crate) struct Model {
-    clock: ManualClock,
+    clock: Clock,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
-struct State {
+/// All that it knows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
     counters: HashMap<CounterKey, Log>,
     records: HashMap<ReservationId, (Record, Timestamp)>,
     gates: HashMap<CounterKey, Cooldown>,
@@ -48,6 +49,8 @@ struct State {
     added: HashMap<[u8; 16], u64>,
     /// Each write of the registry.
     writes: Vec<(Arc<str>, Bytes)>,
+    /// How often it was replaced by an earlier state, so that writes of one number differ.
+    mark: u64,
     hash_key: Option<[u8; 32]>,
     uses: HashMap<SecretId, SecretUses>,
     audit: BTreeMap<AuditId, Bytes>,
@@ -59,12 +62,30 @@ struct State {
 
 impl Model {
     pub(crate) fn new(clock: ManualClock) -> Self {
+        Self::by(Clock::Manual(clock))
+    }
+
+    pub(crate) fn by(clock: Clock) -> Self {
         Self { clock, state: Mutex::default() }
+    }
+
+    /// A copy of all that it knows.
+    #[allow(dead_code, reason = "only the simulator's store loses its tail")]
+    pub(crate) fn save(&self) -> State {
+        self.state.lock().unwrap().clone()
+    }
+
+    /// Forgets what happened since `saved`, as a replica that was behind and is promoted.
+    #[allow(dead_code, reason = "only the simulator's store loses its tail")]
+    pub(crate) fn restore(&self, saved: State) {
+        let mut state = self.state.lock().unwrap();
+        *state = State { mark: state.mark + 1, ..saved };
     }
 
     /// What expires goes by the time that has passed, everything else by the wall clock.
     fn moment(&self) -> Moment {
-        Moment { store: Timestamp(self.clock.monotonic().as_millis()), wall: self.clock.now() }
+        let (wall, passed) = self.clock.read();
+        Moment { store: Timestamp(passed.as_millis()), wall }
     }
 }
 
@@ -320,7 +341,8 @@ impl Registry for Model {
     async fn registry_since(&self, known: Revision) -> Result<RegistryChanges, StoreError> {
         let state = self.state.lock().unwrap();
         let number = u64::try_from(state.writes.len()).unwrap();
-        let whole = known.number == 0 || known.number > number || known.mark != [0; 8];
+        let mark = state.mark.to_le_bytes();
+        let whole = known.number == 0 || known.number > number || known.mark != mark;
         let mut latest = BTreeMap::new();
         for (version, (name, value)) in (1..).zip(&state.writes) {
             if whole || version > known.number {
@@ -329,7 +351,7 @@ impl Registry for Model {
         }
         let record = |(name, (version, value))| RegistryRecord { name, version, value };
         let records = latest.into_iter().map(record).collect();
-        Ok(RegistryChanges { revision: Revision { number, mark: [0; 8] }, whole, records })
+        Ok(RegistryChanges { revision: Revision { number, mark }, whole, records })
     }
 
     async fn registry_write(

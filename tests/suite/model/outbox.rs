@@ -15,7 +15,7 @@ use super::Model;
 
 pub(super) type Entries = BTreeMap<OutboxId, Stored>;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Stored {
     payload: Bytes,
     /// `None`: it is done.

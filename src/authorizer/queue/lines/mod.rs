@@ -14,7 +14,7 @@ use crate::{
         counter::{CounterKey, CounterKind},
         holds::Holds,
     },
-    runtime::clock::Monotonic,
+    runtime::{Hashing, clock::Monotonic},
 };
 
 /// The most requests that wait in one process; each costs a task and about 1 KiB. A team may have as many waiting as there
@@ -187,7 +187,7 @@ pub(super) struct Watched {
 /// All lines of a process. Every counter in it has at least one.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    by_counter: HashMap<CounterKey, AtCounter>,
+    by_counter: HashMap<CounterKey, AtCounter, Hashing>,
     recent: Recent,
     waiters: usize,
     by_team: HashMap<Arc<str>, usize>,

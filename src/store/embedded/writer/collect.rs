@@ -1,6 +1,8 @@
 //! The contents of the next batch: the journal's ops, the slice of the round, and what to forget.
 
-use std::{collections::BTreeMap, mem, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, mem, sync::Arc};
+
+use tokio::time::Instant;
 
 use super::super::{
     batch::{Batch, UsageEnded},

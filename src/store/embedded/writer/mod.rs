@@ -7,17 +7,17 @@
 
 mod collect;
 #[cfg(test)]
+mod simulated;
+#[cfg(test)]
 mod tests;
 
-use std::{
-    mem,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{mem, sync::Arc, time::Duration};
 
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
+#[cfg(test)]
+pub(crate) use self::simulated::SimulatedWriter;
 use super::{
     batch::Batch,
     owner::{Commit, CommitError},

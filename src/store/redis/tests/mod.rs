@@ -11,7 +11,7 @@ mod queue;
 mod records;
 mod replicas;
 mod scripts;
-mod server;
+pub(crate) mod server;
 mod time;
 mod unreported;
 

@@ -12,7 +12,7 @@ use crate::runtime::clock::{Clock, ManualClock};
 use crate::store::redis::{RedisAccess, RedisSettings, RedisStore};
 
 /// A server that ends with the test.
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     port: u16,
     dir: tempfile::TempDir,
@@ -20,7 +20,7 @@ pub(super) struct Server {
 
 impl Server {
     /// `None`, with a loud message, if there is no `redis-server`; on CI that fails.
-    pub(super) fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         Self::start_with(&[])
     }
 
@@ -49,7 +49,7 @@ impl Server {
     }
 
     /// `redis://127.0.0.1:port`.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
@@ -58,7 +58,7 @@ impl Server {
     }
 
     /// A connection by hand, once the server listens.
-    pub(super) fn by_hand(&self) -> redis::Connection {
+    pub(crate) fn by_hand(&self) -> redis::Connection {
         let client = redis::Client::open(self.url()).unwrap();
         let start = Instant::now();
         loop {
@@ -131,7 +131,7 @@ fn spawn(port: u16, dir: &Path, more: &[&str]) -> std::io::Result<Child> {
 }
 
 /// Waits for an answer; returns how long it took.
-pub(super) async fn until_up(store: &RedisStore) -> Duration {
+pub(crate) async fn until_up(store: &RedisStore) -> Duration {
     let start = Instant::now();
     while store.ping().await.is_err() {
         assert!(start.elapsed() < Duration::from_secs(10), "the store does not recover");

@@ -1,0 +1,106 @@
+//! The operator: makes a key and revokes it, and pauses and resumes a team.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use sha2::{Digest as _, Sha256};
+use tokio::time::{sleep, timeout};
+
+use super::{
+    history::{History, Ordered},
+    replica::{Fleet, Replica},
+    rng::Rng,
+    rules::{KEYED, TEAMS},
+    store::Simulated,
+};
+use crate::{
+    control::{Keys, NewKey, Pauses},
+    domain::{actor::Actor, pause::Target},
+};
+
+/// The key of the team that has one.
+const KEY: &str = "gateway";
+
+/// How long the operator waits for an answer: a replica may be killed, and not give one.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What clients know of keys.
+#[derive(Debug, Default)]
+pub(super) struct Keyring(Mutex<Option<[u8; 32]>>);
+
+impl Keyring {
+    /// The digest of the secret, once there is one.
+    pub(super) fn secret(&self) -> Option<[u8; 32]> {
+        *self.0.lock().unwrap()
+    }
+}
+
+pub(super) struct Operator<S: Simulated> {
+    pub(super) fleet: Arc<Fleet<S>>,
+    pub(super) history: Arc<History>,
+    pub(super) keys: Arc<Keyring>,
+    pub(super) rng: Rng,
+}
+
+impl<S: Simulated> Operator<S> {
+    pub(super) async fn run(mut self, span_ms: u64) {
+        if let Some(replica) = self.fleet.any(&mut self.rng) {
+            self.create(&replica).await;
+        }
+        let team = usize::try_from(self.rng.below(TEAMS.len() as u64)).unwrap_or_default();
+        for stops in [true, false] {
+            sleep(Duration::from_millis(self.rng.below(span_ms / 2 + 1))).await;
+            self.order(team, stops).await;
+        }
+        sleep(Duration::from_millis(self.rng.below(span_ms / 2 + 1))).await;
+        if let Some(replica) = self.fleet.any(&mut self.rng) {
+            self.revoke(&replica).await;
+        }
+    }
+
+    async fn create(&self, replica: &Replica<S>) {
+        let keys = Keys::new(replica.authorizer.follower().clone(), replica.entropy.clone());
+        let new = NewKey { name: KEY.to_owned(), team: TEAMS[KEYED].team.to_owned(), ..NewKey::default() };
+        if let Ok(Ok((_, secret))) = timeout(PATIENCE, keys.create_key(new)).await {
+            *self.keys.0.lock().unwrap() = Some(Sha256::digest(secret.expose().as_bytes()).into());
+            self.history.note("key", &[]);
+        }
+    }
+
+    async fn revoke(&self, replica: &Replica<S>) {
+        let keys = Keys::new(replica.authorizer.follower().clone(), replica.entropy.clone());
+        let sent = self.history.now();
+        if let Ok(Ok(_)) = timeout(PATIENCE, keys.revoke_key(KEY)).await {
+            let order = self.ordered(KEYED, sent, true);
+            self.history.lock().revoked = Some(order);
+            self.history.note("revoked", &[]);
+        }
+    }
+
+    async fn order(&mut self, team: usize, stops: bool) {
+        let Some(replica) = self.fleet.any(&mut self.rng) else { return };
+        let pauses = Pauses::new(replica.authorizer.follower().clone());
+        let target = Target::Team(TEAMS[team].team.into());
+        let sent = self.history.now();
+        let done = match stops {
+            true => {
+                let by = Actor::system("simulator");
+                matches!(timeout(PATIENCE, pauses.pause(&target, "simulated", &by)).await, Ok(Ok(_)))
+            }
+            false => matches!(timeout(PATIENCE, pauses.resume(&target)).await, Ok(Ok(_))),
+        };
+        // A resume that was not acknowledged may be in force all the same.
+        if done || !stops {
+            let order = self.ordered(team, sent, stops);
+            self.history.lock().pauses.push(order);
+            self.history.note("paused", &[team as u64, u64::from(stops)]);
+        }
+    }
+
+    fn ordered(&self, team: usize, sent: u64, stops: bool) -> Ordered {
+        let acknowledged = self.history.now();
+        Ordered { team, sent, acknowledged, step: self.history.lock().steps, stops }
+    }
+}

@@ -1,0 +1,227 @@
+//! The replicas of the service: the real authorizer, its followers and its control plane, over the store of the world.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::{
+    sync::{oneshot, watch},
+    task::{AbortHandle, JoinSet},
+    time::Instant,
+};
+
+use super::{
+    alerts,
+    faults::CLIENT_PATIENCE_MS,
+    history::{History, Passed},
+    rng::Rng,
+    rules,
+    store::{Side, SimStore, Simulated},
+};
+use crate::{
+    alerts::Dispatcher,
+    authorizer::{Authorizer, Booked, Bounds, Failure, Question, Shared, View, by},
+    domain::{
+        rbac::TeamScope,
+        request::{AuthorizeRequest, Caller, Outcome, Unreserved, Usage},
+    },
+    live::Live,
+    runtime::{Entropy, Runtime, clock::Clock},
+    store::{Calls, Observed, ReservationId},
+};
+
+pub(super) type Service<S> = Authorizer<Observed<SimStore<S>>>;
+
+/// One process of the service.
+pub(super) struct Replica<S: Simulated> {
+    pub(super) authorizer: Service<S>,
+    pub(super) entropy: Entropy,
+    /// Those that start in the place of others have numbers of their own.
+    pub(super) number: usize,
+    shared: Arc<Shared>,
+    lives: Arc<AtomicBool>,
+    stop: watch::Sender<bool>,
+    /// Everything that runs in it for a call.
+    calls: Mutex<JoinSet<()>>,
+    /// Everything that runs in it by itself.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// What a caller is told.
+#[derive(Clone, Debug)]
+pub(super) enum Told {
+    Allowed { id: ReservationId, output: u64 },
+    Denied,
+    Failed(Failure),
+}
+
+/// A call in progress, which ends when it is dropped, as the server sees that its caller left.
+struct Call(AbortHandle);
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl<S: Simulated> Replica<S> {
+    pub(super) fn start(
+        side: &Arc<Side<S>>,
+        number: usize,
+        (follows, delivers): (bool, bool),
+        rng: &mut Rng,
+    ) -> Self {
+        let lives = Arc::new(AtomicBool::new(true));
+        let store = SimStore { side: Arc::clone(side), lives: Arc::clone(&lives), replica: number };
+        let entropy = Entropy::seeded(rng.next());
+        let calls = Calls::default();
+        let runtime = Runtime { clock: Clock::System, entropy: entropy.clone() };
+        let live = Live::new(rules::policy()).drawing_from(entropy.clone());
+        let shared = Arc::new(Shared::new(Arc::new(live)));
+        let authorizer =
+            Authorizer::new(Observed::guarded(store.clone(), &calls), runtime.clone(), Arc::clone(&shared));
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        if follows {
+            let follower = authorizer.follower().clone();
+            tasks.spawn(async move { follower.follow(0, stopped).await });
+        }
+        if delivers {
+            let facts = alerts::facts();
+            let live = Arc::clone(&shared.live);
+            let dispatcher = Dispatcher::new(store, (live, facts), alerts::receivers(), runtime);
+            tasks.spawn(dispatcher.run());
+        }
+        let (calls, tasks) = (Mutex::default(), Mutex::new(tasks));
+        Self { authorizer, entropy, number, shared, lives, stop, calls, tasks }
+    }
+
+    /// Kills it: nothing of it runs any more, not even what would give back what it holds.
+    pub(super) fn kill(&self) {
+        self.lives.store(false, Ordering::Relaxed);
+        self.calls.lock().unwrap().abort_all();
+        self.tasks.lock().unwrap().abort_all();
+    }
+
+    /// Ends it as it ends on SIGTERM: what runs is waited for.
+    pub(super) async fn end(&self) {
+        self.shared.queue.close();
+        self.stop.send_replace(true);
+        let mut calls = std::mem::take(&mut *self.calls.lock().unwrap());
+        while calls.join_next().await.is_some() {}
+        self.authorizer.settler().end().await;
+        self.tasks.lock().unwrap().abort_all();
+    }
+
+    /// Ends what it does by itself.
+    pub(super) fn rest(&self) {
+        self.stop.send_replace(true);
+        self.tasks.lock().unwrap().abort_all();
+    }
+
+    /// Runs a call in it; `None`: the connection broke, or the caller's patience.
+    async fn run<T: Send + 'static>(&self, call: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        let handle = self.calls.lock().unwrap().spawn(async move {
+            // The caller may have left.
+            let _ = answer.send(call.await);
+        });
+        let _call = Call(handle);
+        let patience = std::time::Duration::from_millis(CLIENT_PATIENCE_MS);
+        tokio::time::timeout(patience, answered).await.ok()?.ok()
+    }
+
+    /// `Authorize`. `loses`: the connection breaks before the answer is on it.
+    pub(super) async fn authorize(
+        &self,
+        request: AuthorizeRequest,
+        team: usize,
+        (history, says_deadline, loses): (&Arc<History>, bool, bool),
+    ) -> Option<Told> {
+        let (authorizer, history) = (self.authorizer.clone(), Arc::clone(history));
+        let patience = std::time::Duration::from_millis(CLIENT_PATIENCE_MS);
+        let until = says_deadline.then(|| (Instant::now() + patience).into_std());
+        let began = history.now();
+        let is_keyed = !matches!(request.caller, Caller::Team(_));
+        self.run(async move {
+            let View { snapshot, fresh } = authorizer.view(until).await;
+            let caller = snapshot.resolve(&request.caller);
+            let question =
+                Question { request: &request, snapshot: &snapshot, caller: &caller, fresh: &fresh };
+            let (decided, check) = match authorizer.authorize(question, until).await {
+                Ok(decided) => decided,
+                Err(failure) => return Some(Told::Failed(failure)),
+            };
+            let Ok(allowed) = &decided.outcome else { return Some(Told::Denied) };
+            history.lock().passed.push(Passed { team, began, ended: history.now(), is_keyed });
+            if loses {
+                return None;
+            }
+            let id: ReservationId = allowed.reservation.as_ref()?.0.parse().ok()?;
+            check.delivered();
+            history.delivered(id);
+            Some(Told::Allowed { id, output: allowed.max_output_tokens })
+        })
+        .await?
+    }
+
+    /// `RecordUsage` of a reservation.
+    pub(super) async fn record(
+        &self,
+        id: ReservationId,
+        usage: Option<Usage>,
+        outcome: Outcome,
+    ) -> Option<Result<Booked, Failure>> {
+        let authorizer = self.authorizer.clone();
+        self.run(async move { authorizer.settle(id, usage, outcome, 0, &TeamScope::All).await }).await
+    }
+
+    /// `RecordUsage` by the `request_id`.
+    pub(super) async fn record_unreserved(
+        &self,
+        subject: Unreserved,
+        usage: Option<Usage>,
+        outcome: Outcome,
+    ) -> Option<Result<Booked, Failure>> {
+        let authorizer = self.authorizer.clone();
+        self.run(async move {
+            let snapshot = authorizer.snapshot();
+            let caller = snapshot.resolve(&subject.caller);
+            let settle =
+                authorizer.settle_unreserved((&snapshot, &caller), &subject, usage, outcome, 0, Bounds::None);
+            by(None, settle).await.unwrap_or_else(|error| Err(error.into()))
+        })
+        .await
+    }
+}
+
+/// The replicas of a world; a place is empty while one is down.
+pub(super) struct Fleet<S: Simulated>(Mutex<Vec<Option<Arc<Replica<S>>>>>);
+
+impl<S: Simulated> Fleet<S> {
+    pub(super) fn new(replicas: Vec<Arc<Replica<S>>>) -> Self {
+        Self(Mutex::new(replicas.into_iter().map(Some).collect()))
+    }
+
+    /// One that runs.
+    pub(super) fn any(&self, rng: &mut Rng) -> Option<Arc<Replica<S>>> {
+        let fleet = self.0.lock().unwrap();
+        rng.pick(&fleet).clone()
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Replica<S>>> {
+        self.0.lock().unwrap().iter().flatten().cloned().collect()
+    }
+
+    pub(super) fn take(&self, number: usize) -> Option<Arc<Replica<S>>> {
+        self.0.lock().unwrap()[number].take()
+    }
+
+    pub(super) fn put(&self, number: usize, replica: Arc<Replica<S>>) {
+        self.0.lock().unwrap()[number] = Some(replica);
+    }
+}

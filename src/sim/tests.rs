@@ -1,0 +1,147 @@
+use std::{env, sync::Arc, time::Instant};
+
+use super::{
+    faults::Course,
+    machine::Machine,
+    model::Model,
+    mutant::Mutant,
+    redis::Redis,
+    store::{Means, Power as _, Simulated},
+    verdict::Invariant,
+    world::{Ended, run},
+};
+use crate::{runtime::clock::Clock, store::embedded::EmbeddedStore};
+
+/// Worlds of one run of the tests over the plain model; `TOLLGATE_SIM_SEEDS` asks for more.
+const SEEDS: u64 = 2_000;
+/// The same over the embedded store, of which each has its SQLite, and over Redis.
+const EMBEDDED_SEEDS: u64 = 60;
+const REDIS_SEEDS: u64 = 12;
+/// Within so many seeds each planted fault is found.
+const SEEDS_OF_FAULTS: u64 = 500;
+/// Seeds that found something once.
+///
+/// - 138: a request that waits asked twice, and what it asked first arrived last and took its units once more.
+/// - 332: a release found what had been released before, and did not look again for what its own attempt had asked.
+/// - 494: a release took the first of two questions that had no answer, and the second arrived after it.
+const KEPT: [u64; 3] = [138, 332, 494];
+
+impl Simulated for Model {
+    fn saved(&self) -> Option<Box<dyn FnOnce(&Self) + Send>> {
+        let state = self.save();
+        Some(Box::new(|model| model.restore(state)))
+    }
+}
+
+fn over_the_model(seed: u64, mutant: Option<Mutant>) -> Ended {
+    run(seed, Course::of(seed), |_| (Model::by(Clock::System), Means { mutant, ..Means::default() }))
+}
+
+fn over_the_embedded_store(seed: u64) -> Ended {
+    run(seed, Course::of(seed).on_one_machine(), |start| {
+        let machine = Arc::new(Machine::new(seed, start));
+        let (store, clock) = (machine.on(), Some(machine.clock.clone()));
+        (store, Means { clock, power: Some(machine), ..Means::<EmbeddedStore>::default() })
+    })
+}
+
+fn over_redis(seed: u64, redis: &Redis) -> Ended {
+    run(seed, Course::of(seed).with_memory(), |start| {
+        let (store, clock) = redis.store(seed, start);
+        (
+            store,
+            Means { clock: Some(clock), elsewhere: Some(redis.client.handle().clone()), ..Means::default() },
+        )
+    })
+}
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok()?.parse().ok()
+}
+
+/// `TOLLGATE_SIM_SEED`, or as many as are asked for, or `usual`.
+fn seeds(usual: u64) -> Vec<u64> {
+    match number("TOLLGATE_SIM_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("TOLLGATE_SIM_SEEDS").unwrap_or(usual)).collect(),
+    }
+}
+
+/// Runs the worlds of `seeds`, on as many threads as there are, and fails if one does not hold.
+fn hold(name: &str, seeds: &[u64], threads: usize, world: impl Fn(u64) -> Ended + Sync) {
+    let (began, world) = (Instant::now(), &world);
+    let ended: Vec<Ended> = std::thread::scope(|scope| {
+        let parts = (0..threads).map(|first| {
+            let own = seeds.iter().skip(first).step_by(threads);
+            scope.spawn(move || own.map(|seed| world(*seed)).collect::<Vec<_>>())
+        });
+        let parts: Vec<_> = parts.collect();
+        parts.into_iter().flat_map(|part| part.join().expect("a world that ends")).collect()
+    });
+    let sum = |count: fn(&Ended) -> usize| ended.iter().map(count).sum::<usize>();
+    println!(
+        "{} worlds over {name} in {:.1} s: {} reservations, {} booked, {} alerts delivered, {} events",
+        ended.len(),
+        began.elapsed().as_secs_f64(),
+        sum(|ended| ended.grants),
+        sum(|ended| ended.booked),
+        sum(|ended| ended.alerts),
+        sum(|ended| usize::try_from(ended.events).unwrap_or_default()),
+    );
+    let mut failed: Vec<_> = ended.iter().filter(|ended| !ended.broken.is_empty()).collect();
+    failed.sort_by_key(|ended| ended.seed);
+    let (all, first): (_, String) =
+        (failed.len(), failed.iter().take(20).map(|ended| ended.to_string()).collect());
+    assert!(failed.is_empty(), "{all} of {} worlds over {name} do not hold:\n{first}", ended.len());
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[test]
+fn every_world_over_the_model_holds() {
+    let mut seeds = seeds(SEEDS);
+    seeds.extend(KEPT);
+    hold("the model", &seeds, threads(), |seed| over_the_model(seed, None));
+}
+
+#[test]
+fn every_world_over_the_embedded_store_holds() {
+    hold("the embedded store", &seeds(EMBEDDED_SEEDS), threads(), over_the_embedded_store);
+}
+
+#[test]
+fn every_world_over_redis_holds() {
+    let Some(redis) = Redis::start() else { return };
+    hold("redis", &seeds(REDIS_SEEDS), 1, |seed| over_redis(seed, &redis));
+}
+
+#[test]
+fn one_seed_is_one_course_of_events() {
+    for seed in seeds(200) {
+        let [one, other] = [(); 2].map(|()| over_the_model(seed, None));
+        assert_eq!((one.events, one.trace), (other.events, other.trace), "seed {seed}");
+    }
+}
+
+#[test]
+fn each_planted_fault_is_found() {
+    for mutant in Mutant::ALL {
+        let breaks: &[Invariant] = match mutant {
+            Mutant::ForgetsTail => &[Invariant::Books, Invariant::Lost],
+            Mutant::SettlesTwice | Mutant::LosesReports | Mutant::ChargesRepeats => &[Invariant::Books],
+            Mutant::LosesReleases => &[Invariant::Books, Invariant::Leak],
+            Mutant::AdmitsOneMore | Mutant::OverspendsBudgets => &[Invariant::Limit],
+            Mutant::ExpiryChargesNothing => &[Invariant::Books],
+            Mutant::DropsCrossings => &[Invariant::Alert],
+            Mutant::TakesRepeats => &[Invariant::Books, Invariant::Leak],
+            Mutant::HidesChanges => &[Invariant::Control],
+        };
+        let worlds = (0..SEEDS_OF_FAULTS).map(|seed| over_the_model(seed, Some(mutant)));
+        let mut broken =
+            worlds.filter(|ended| ended.broken.iter().any(|broken| breaks.contains(&broken.invariant)));
+        let found = broken.next().unwrap_or_else(|| panic!("{mutant:?} is not found"));
+        println!("{mutant:?}: {found}");
+    }
+}

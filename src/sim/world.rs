@@ -1,0 +1,185 @@
+//! One world from its beginning to its verdict.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::{task::JoinSet, time::sleep};
+
+use super::{
+    alerts,
+    client::Client,
+    faults::{Course, Stop},
+    history::History,
+    operator::{Keyring, Operator},
+    replica::{Fleet, Replica},
+    rng::Rng,
+    store::{Means, Side, Simulated},
+    verdict::{self, Broken},
+};
+use crate::{
+    domain::Timestamp,
+    runtime::simulated::{self, SimulatedTime},
+};
+
+/// After everything works again: long enough for the slowest release, which pauses up to ten seconds between two attempts.
+const RECOVERY: Duration = Duration::from_secs(45);
+/// After which nothing is reserved any more.
+const EXPIRY: Duration = Duration::from_secs(15 * 60);
+
+/// After which no window of a minute counts anything.
+const WINDOWS: Duration = Duration::from_secs(2 * 60);
+
+/// What a world came to.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) seed: u64,
+    pub(super) broken: Vec<Broken>,
+    /// Of everything that happened, in its order.
+    pub(super) trace: u64,
+    pub(super) events: u64,
+    pub(super) grants: usize,
+    pub(super) booked: usize,
+    pub(super) alerts: usize,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {}:", self.seed)?;
+        self.broken.iter().try_for_each(|Broken { invariant, what }| writeln!(f, "  {invariant:?}: {what}"))
+    }
+}
+
+/// Runs the world of `seed` over the store that `make` makes, which begins at a time.
+pub(super) fn run<S: Simulated>(
+    seed: u64,
+    course: Course,
+    make: impl FnOnce(Timestamp) -> (S, Means<S>),
+) -> Ended {
+    let (store, means) = make(Timestamp(course.start_ms));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(world(seed, course, (store, means)))
+}
+
+async fn world<S: Simulated>(seed: u64, course: Course, (store, means): (S, Means<S>)) -> Ended {
+    let mut rng = Rng::new(seed ^ 0x5eed);
+    let _time = SimulatedTime::begin(Timestamp(course.start_ms));
+    let history = Arc::new(History::new());
+    let _sink = alerts::sink(&history);
+    if let Some(power) = &means.power {
+        power.begin(&history);
+    }
+    let side = Arc::new(Side::new(store, Arc::clone(&history), (&course, rng.split()), means));
+    let manner = (course.follows, course.delivers);
+    let replicas =
+        (0..course.replicas).map(|number| Arc::new(Replica::start(&side, number, manner, &mut rng)));
+    let fleet = Arc::new(Fleet::new(replicas.collect()));
+    let keys = Arc::new(Keyring::default());
+
+    let mut going = JoinSet::new();
+    for number in 0..course.clients {
+        let (fleet, history, keys) = (Arc::clone(&fleet), Arc::clone(&history), Arc::clone(&keys));
+        let client = Client { number, fleet, history, keys, rng: rng.split() };
+        going.spawn(client.run(course.requests, course.pause_ms));
+    }
+    if course.operates {
+        let (fleet, history, keys) = (Arc::clone(&fleet), Arc::clone(&history), Arc::clone(&keys));
+        let operator = Operator { fleet, history, keys, rng: rng.split() };
+        going.spawn(operator.run(course.requests * (course.pause_ms / 2 + 800)));
+    }
+    for (nth, stop) in course.stops.iter().enumerate() {
+        let number = course.replicas + nth;
+        going.spawn(stops(*stop, (number, manner), Arc::clone(&fleet), Arc::clone(&side), rng.split()));
+    }
+    if let Some(failover) = course.failover {
+        let (side, away) = (Arc::clone(&side), Duration::from_millis(rng.between(0, 3_000)));
+        going.spawn(async move {
+            sleep(Duration::from_millis(failover.at)).await;
+            side.fail_over(Duration::from_millis(failover.lag_ms), away).await;
+        });
+    }
+    for step in course.steps.clone() {
+        let history = Arc::clone(&history);
+        going.spawn(async move {
+            sleep(Duration::from_millis(step.at)).await;
+            simulated::step(step.ms);
+            history.note("step", &[step.ms.unsigned_abs()]);
+        });
+    }
+    let mut broken = Vec::new();
+    while let Some(ended) = going.join_next().await {
+        if let Err(error) = ended {
+            history.surprise(format!("a part of the world panicked: {error}"));
+        }
+    }
+    side.calm();
+    sleep(RECOVERY).await;
+    broken.extend(verdict::of_leaks(&history));
+    for replica in fleet.all() {
+        replica.rest();
+    }
+    sleep(EXPIRY).await;
+    if !course.delivers {
+        report_late(&fleet, (&history, &keys), &mut rng).await;
+    }
+    sleep(WINDOWS).await;
+    broken.extend(verdict::of_limits(&history));
+    broken.extend(verdict::of_books(&history, &side).await);
+    broken.extend(verdict::of_reports(&history));
+    broken.extend(verdict::of_alerts(&history, &side, course.delivers).await);
+    broken.extend(verdict::of_control(&history));
+    let records = history.lock();
+    let booked = records.grants.iter().filter(|grant| grant.cost() > 0).count();
+    let delivered = records.delivered.len();
+    Ended {
+        seed,
+        broken,
+        trace: records.trace,
+        events: records.events,
+        grants: records.grants.len(),
+        booked,
+        alerts: delivered,
+    }
+}
+
+/// A replica ends, and another one takes its place.
+async fn stops<S: Simulated>(
+    stop: Stop,
+    (number, manner): (usize, (bool, bool)),
+    fleet: Arc<Fleet<S>>,
+    side: Arc<Side<S>>,
+    mut rng: Rng,
+) {
+    sleep(Duration::from_millis(stop.at)).await;
+    let Some(replica) = fleet.take(stop.replica) else { return };
+    side.history.note(if stop.is_kill { "kill" } else { "end" }, &[stop.replica as u64]);
+    if stop.is_kill {
+        replica.kill();
+    } else {
+        replica.end().await;
+    }
+    // Where the store was away at its end, it gave up what it was to give back.
+    side.history.lock().ended.insert(replica.number);
+    drop(replica);
+    side.restart(stop.is_kill).await;
+    sleep(Duration::from_millis(stop.back_after)).await;
+    fleet.put(stop.replica, Arc::new(Replica::start(&side, number, manner, &mut rng)));
+}
+
+/// Some of what was never reported is reported after its expiry.
+async fn report_late<S: Simulated>(
+    fleet: &Arc<Fleet<S>>,
+    (history, keys): (&Arc<History>, &Arc<Keyring>),
+    rng: &mut Rng,
+) {
+    let count = history.lock().asked.len();
+    for place in 0..count {
+        let is_silent = {
+            let records = history.lock();
+            records.asked[place].told.is_some() && records.asked[place].report.is_none()
+        };
+        if is_silent && rng.chance(300) {
+            let (fleet, history, keys) = (Arc::clone(fleet), Arc::clone(history), Arc::clone(keys));
+            let client = Client { number: usize::MAX, fleet, history, keys, rng: rng.split() };
+            client.report_late(place).await;
+        }
+    }
+}
