@@ -2,8 +2,11 @@
 
 use std::cell::RefCell;
 
+/// What takes a body.
+type Take = Box<dyn Fn(&[u8])>;
+
 thread_local! {
-    static SINK: RefCell<Option<Box<dyn Fn(&[u8])>>> = const { RefCell::new(None) };
+    static SINK: RefCell<Option<Take>> = const { RefCell::new(None) };
 }
 
 /// While it lives, alerts that this thread sends go elsewhere.
