@@ -150,7 +150,7 @@ impl Course {
         });
         let stops = stops.collect();
         let steps = (0..*rng.pick(&[0, 0, 0, 1])).map(|_: i32| {
-            let ms = i64::try_from(*rng.pick(&[900, 61_000, 5_000_000])).unwrap_or_default();
+            let ms = *rng.pick::<i64>(&[900, 61_000, 5_000_000]);
             Step { at: at(rng), ms: if rng.chance(500) { ms } else { -ms } }
         });
         let steps = steps.collect();

@@ -38,10 +38,13 @@ use crate::{
 /// How long a replica waits for the store.
 pub(super) const DEADLINE: Duration = Duration::from_millis(250);
 
+/// What brings a store back to an earlier state.
+pub(super) type Restore<S> = Box<dyn FnOnce(&S) + Send>;
+
 /// A store that a world can have.
-pub(super) trait Simulated: Store {
-    /// What brings it back to the state that it has now; `None`: it never forgets.
-    fn saved(&self) -> Option<Box<dyn FnOnce(&Self) + Send>> {
+pub(super) trait Simulated: Store + Sized {
+    /// Brings it back to the state that it has now; `None`: it never forgets.
+    fn saved(&self) -> Option<Restore<Self>> {
         None
     }
 }
@@ -198,14 +201,12 @@ impl<S: Simulated> Side<S> {
         let last = self.history.lock().steps;
         sleep(lag).await;
         back(&self.store());
-        // The mutant says nothing.
         if self.means.mutant != Some(Mutant::ForgetsTail) {
             self.history.lose_after(last, true);
             *self.away_until.lock().unwrap() = Some(Instant::now() + away);
         }
     }
 
-    /// One call of the store itself.
     pub(super) async fn on<T, F>(&self, call: impl FnOnce(Arc<S>) -> F + Send) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -308,7 +309,6 @@ impl<S: Simulated> SimStore<S> {
     }
 }
 
-/// For the trace.
 fn low_bits(id: ReservationId) -> u64 {
     let [.., high, low] = id.0;
     u64::from(u16::from_be_bytes([high, low]))

@@ -6,7 +6,7 @@ use super::{
     model::Model,
     mutant::Mutant,
     redis::Redis,
-    store::{Means, Power as _, Simulated},
+    store::{Means, Power as _, Restore, Simulated},
     verdict::Invariant,
     world::{Ended, run},
 };
@@ -27,7 +27,7 @@ const SEEDS_OF_FAULTS: u64 = 500;
 const KEPT: [u64; 3] = [138, 332, 494];
 
 impl Simulated for Model {
-    fn saved(&self) -> Option<Box<dyn FnOnce(&Self) + Send>> {
+    fn saved(&self) -> Option<Restore<Self>> {
         let state = self.save();
         Some(Box::new(|model| model.restore(state)))
     }
