@@ -115,7 +115,7 @@ impl Still {
     fn hold() -> Self {
         let (hold, held) = mpsc::channel();
         // It ends with the sender.
-        tokio::task::spawn_blocking(move || drop(held.recv()));
+        tokio::task::spawn_blocking(move || held.recv().is_ok());
         Self(hold)
     }
 }
