@@ -34,7 +34,7 @@ use crate::{
     upstream::UpstreamKeys,
 };
 
-pub use crate::authorizer::DecisionOutputs;
+pub use crate::authorizer::{DecisionOutputs, released};
 
 /// What a service is made of, its store aside.
 #[derive(Debug)]

@@ -50,6 +50,7 @@ pub use self::{
     overtaken::refusal_stands,
     question::{Question, View},
     queue::Queue,
+    receipt::released,
     settler::Settler,
     unreserved::{Bounds, RefusedReports},
     windows::{Count, CountOutcome},
@@ -69,8 +70,7 @@ use crate::{
         snapshot::Snapshot,
     },
     live::{Follower, Live},
-    runtime::Runtime,
-    runtime::clock::Clock,
+    runtime::{Runtime, clock::Clock},
     store::{Record, ReservationId, Reserve, Reserved, Store, StoreError},
     telemetry::trace,
 };
@@ -361,7 +361,7 @@ impl<S: Store + Clone> Authorizer<S> {
             ttl_ms: plan.ttl_ms(),
             late_ms: plan::LATE_MS,
             note: ticket::note(snapshot, plan, (&request.user, &labels), (check.attempt, trace::current()))?,
-            replaces: receipt::released(),
+            replaces: released(),
             dry_run: request.dry_run,
         })
     }

@@ -63,7 +63,8 @@ pub(super) fn digest(usage: Option<&Usage>, outcome: Outcome) -> u64 {
 
 /// The note of a release. The id is free for another reservation then: a released reservation pays for nothing, and a record
 /// that blocked the next one would have to outlive it.
-pub(super) const fn released() -> Bytes {
+#[must_use]
+pub const fn released() -> Bytes {
     Bytes::from_static(RELEASED)
 }
 

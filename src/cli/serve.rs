@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     access::SessionKeyError,
-    app::{App, DecisionOutputs, Listen, Parts},
+    app::{self, App, DecisionOutputs, Listen, Parts},
     domain::policy::Policy,
     policy_file::{PolicyAttempt, PolicySource, PolicySourceError, Reload, ReloadOutcome},
     runtime::clock::Clock,
@@ -173,6 +173,11 @@ impl Serve {
                         deadline: settings.store_timeout,
                         layout: redis::LayoutGate::default(),
                         unreported: unreported.clone(),
+                        replay: redis::ReplaySettings {
+                            window: settings.redis_replay_window,
+                            released: app::released(),
+                            hash_key: redis::KnownHashKey::default(),
+                        },
                     };
                     let store = RedisStore::connect(redis.clone(), Clock::System)?;
                     let hazards = redis_safety::watch(store, settings.require_safe_redis).await?;

@@ -104,6 +104,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 const DRAIN: Time = Time(Duration::ZERO, HOUR);
 /// By the end of it, a caller that waits for a decision has long given up.
 const STORE: Time = Time(MS, MINUTE);
+/// Beyond a minute, what is kept takes more memory than a replica has, and a repeat of a report may come late.
+const REPLAY: Time = Time(Duration::ZERO, MINUTE);
 /// Below 10 ms, a test of a deadline would only test the scheduler; beyond a year is effectively unlimited.
 const CONNECTION: Time = Time(Duration::from_millis(10), DAY.saturating_mul(365));
 /// Less than a day would hide what happened at night; ten years are longer than laws ask for.
@@ -174,6 +176,10 @@ State {
     redis_tls_cert_file: Option<PathBuf>, File, or "none";
     /// The private key of that certificate (PEM, unencrypted)
     redis_tls_key_file: Option<PathBuf>, File, or "none";
+    /// How long each replica keeps what Redis acknowledged, to book it again after a failover or a restart that forgot it; 0s: not at all
+    ///
+    /// `2s` and a margin cover `appendfsync everysec`; [what is lost nonetheless](operations.md#what-bounds-loss).
+    redis_replay_window: Duration, REPLAY, = SECOND.saturating_mul(5);
     /// Refuse to start on a Redis that evicts keys, keeps nothing over a restart or loses what it acknowledged, instead of warning
     ///
     /// The last is [one with replicas](operations.md#what-bounds-loss) and without `min-replicas-to-write`. The warning stands in the

@@ -63,7 +63,7 @@ const OF_SUBJECTS: &[(&str, &[&str])] = &[
     ("connections", &["max_connections", "usable_connections", "max_handshakes", "connection"]),
     ("the issuer of tokens", &["issuer", "keys"]),
     ("the store", &["redis_key", "removed", "bytes", "layout", "direction", "by_seconds"]),
-    ("the store", &["silence_seconds", "wait_seconds"]),
+    ("the store", &["silence_seconds", "wait_seconds", "entries", "settlements", "changes"]),
     ("logs", &["log", "lines", "events", "event_id"]),
 ];
 

@@ -88,6 +88,19 @@ impl Connection {
         matches!(&*self.state.borrow(), State::Down)
     }
 
+    /// The number of the connection that is up; `None`: none is.
+    pub(super) fn number(&self) -> Option<u64> {
+        match &*self.state.borrow() {
+            State::Up(number, _) => Some(*number),
+            State::Connecting | State::Down => None,
+        }
+    }
+
+    /// What becomes of the connection, from now on.
+    pub(super) fn states(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
     /// Sends a command and waits for its answer, until the deadline. Like all calls but those at any layout, it is not sent to a
     /// server of a layout that this release does not know.
     pub(super) async fn run(&self, cmd: &Cmd) -> Result<Value, StoreError> {

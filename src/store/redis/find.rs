@@ -60,6 +60,19 @@ impl Group for Finds {
 
 impl Inner {
     pub(super) async fn find(self: &Arc<Self>, id: ReservationId) -> Result<Option<Record>, StoreError> {
+        let found = self.find_stored(id).await?;
+        if found.is_none() && Box::pin(self.may_be_forgotten()).await {
+            // It may be there again in a moment.
+            return Err(StoreError::Unavailable);
+        }
+        Ok(found)
+    }
+
+    /// The same where nothing is waited for that a failover forgot.
+    pub(super) async fn find_stored(
+        self: &Arc<Self>,
+        id: ReservationId,
+    ) -> Result<Option<Record>, StoreError> {
         let flight = self.connection.enter(Urgency::Relief)?;
         let found = queue::join(&Finds(Arc::clone(self)), Member::new(id)).await;
         flight.ended_with(&found, self.connection.deadline());

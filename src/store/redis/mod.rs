@@ -28,6 +28,7 @@ mod redirect;
 mod refusing;
 mod registry;
 mod remembered;
+mod replay;
 mod replicas;
 mod reread;
 mod reserve;
@@ -61,6 +62,7 @@ pub use examine::{Examination, examine};
 pub use layout::LayoutGate;
 pub use password::Password;
 use redis::Value;
+pub use replay::{KnownHashKey, ReplaySettings};
 pub use safety::{Hazard, Hazards};
 pub use settings::{RedisSettings, SettingsError};
 pub use tls::{RedisTls, RedisTlsError, RedisTlsFiles};
@@ -72,6 +74,7 @@ use self::{
     queue::Queue,
     refusing::Refusing,
     remembered::Remembered,
+    replay::Replay,
     server_time::{Bounds, ServerMoment, ServerTime},
     settle::SettleCall,
     terms::TermsMemory,
@@ -117,6 +120,7 @@ struct Inner {
     refusing: Refusing,
     terms: TermsMemory,
     remembered: Remembered,
+    replay: Replay,
     unreported: Unreported,
     /// Where the next look at those that wait to be booked begins: a cursor of `HSCAN`.
     unreported_from: AtomicU64,
@@ -132,7 +136,7 @@ impl RedisStore {
     pub fn connect(settings: RedisSettings, clock: Clock) -> Result<Self, SettingsError> {
         let keyspace = Keyspace::new(&settings.organization);
         let (target, deployment_target) = settings.targets(&keyspace)?;
-        let RedisSettings { deadline, layout, unreported, .. } = settings;
+        let RedisSettings { deadline, layout, unreported, replay, .. } = settings;
         let inner = Arc::new(Inner {
             connection: Connection::open(target.clone(), deadline),
             reports: OnceLock::new(),
@@ -148,11 +152,15 @@ impl RedisStore {
             refusing: Refusing::new(),
             terms: TermsMemory::new(),
             remembered: Remembered::new(),
+            replay: Replay::new(replay),
             unreported,
             unreported_from: AtomicU64::new(0),
         });
         if let Clock::System = inner.time.clock() {
             tokio::spawn(sweep::sweep_on(Arc::downgrade(&inner)));
+        }
+        if inner.replay.is_on() {
+            tokio::spawn(replay::replay_on(&inner));
         }
         Ok(Self(inner))
     }

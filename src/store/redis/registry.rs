@@ -125,10 +125,17 @@ impl Inner {
         cmd.arg(DEPLOYMENT).arg(HASH_KEY_FIELD);
         match self.deployment().run(&cmd).await? {
             Value::Nil => Ok(None),
-            found => bytes(found)?.try_into().map(Some).map_err(|_| {
-                tracing::error!(redis_key = DEPLOYMENT, "the key that secrets are hashed with is damaged");
-                StoreError::Corrupt
-            }),
+            found => {
+                let key = <[u8; 32]>::try_from(bytes(found)?).map_err(|_| {
+                    tracing::error!(
+                        redis_key = DEPLOYMENT,
+                        "the key that secrets are hashed with is damaged"
+                    );
+                    StoreError::Corrupt
+                })?;
+                self.replay.read_hash_key(key);
+                Ok(Some(key))
+            }
         }
     }
 
@@ -183,7 +190,10 @@ impl Inner {
         let answer = bytes(self.connection.call(&script::REGISTRY_WRITE, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
         match (reader.number()?, reader.number()?) {
-            (0, version) => Ok(RegistryWritten::Written { version }),
+            (0, version) => {
+                self.replay.wrote(name, version, value);
+                Ok(RegistryWritten::Written { version })
+            }
             (1, version) => Ok(RegistryWritten::Conflict { version }),
             _ => Err(StoreError::Corrupt),
         }

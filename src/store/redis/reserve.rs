@@ -115,14 +115,27 @@ pub(super) const fn value_format(kind: CounterKind) -> &'static str {
 
 impl Inner {
     pub(super) async fn reserve(self: &Arc<Self>, reserve: Reserve) -> Result<Reserved, StoreError> {
+        let reserve = Arc::new(reserve);
+        let reserved = self.reserve_in_time(&reserve).await?;
+        if matches!(reserved, Reserved::Granted { .. }) && !reserve.dry_run {
+            self.replay.reserved(&reserve);
+        }
+        Ok(reserved)
+    }
+
+    /// Reserves within the deadline.
+    pub(super) async fn reserve_in_time(
+        self: &Arc<Self>,
+        reserve: &Arc<Reserve>,
+    ) -> Result<Reserved, StoreError> {
         if reserve.holds.iter().any(|h| h.kept.saturating_add(h.expiring) > MAX_AMOUNT) {
             return Err(StoreError::Overflow);
         }
         // Without a time limit for the server, a call could still take effect after its caller was told that it failed.
         self.know_time().await?;
-        let (reserve, since) = (Arc::new(reserve), Instant::now());
+        let since = Instant::now();
         for _ in 0..ATTEMPTS {
-            match self.reserve_once(&reserve, since).await? {
+            match self.reserve_once(reserve, since).await? {
                 // Our own bound was exceeded, not the caller's.
                 Reserved::OutOfDate { now } if reserve.valid.contains(&now) => {}
                 reserved => return Ok(reserved),

@@ -95,6 +95,11 @@ pub(super) static REGISTRY_SINCE: LazyLock<Script> =
 pub(super) static REGISTRY_WRITE: LazyLock<Script> = LazyLock::new(|| {
     Script::new("registry_write", &[LAYOUT_CHECK], include_str!("scripts/registry_write.lua"))
 });
+pub(super) static REGISTRY_RESTORE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("registry_restore", &[LAYOUT_CHECK], include_str!("scripts/registry_restore.lua"))
+});
+pub(super) static GENERATION: LazyLock<Script> =
+    LazyLock::new(|| Script::new("generation", &[LAYOUT_CHECK], include_str!("scripts/generation.lua")));
 pub(super) static ADD_USES: LazyLock<Script> =
     LazyLock::new(|| Script::new("add_uses", &[LAYOUT_CHECK], include_str!("scripts/add_uses.lua")));
 pub(super) static ADD_USAGE: LazyLock<Script> =
@@ -159,7 +164,7 @@ fn constants(body: &str) -> String {
 }
 
 /// All scripts, as they are loaded on a new connection.
-pub(super) fn all() -> [&'static Script; 24] {
+pub(super) fn all() -> [&'static Script; 26] {
     [
         &RESERVE,
         &SETTLE,
@@ -172,6 +177,8 @@ pub(super) fn all() -> [&'static Script; 24] {
         &META,
         &REGISTRY_SINCE,
         &REGISTRY_WRITE,
+        &REGISTRY_RESTORE,
+        &GENERATION,
         &ADD_USES,
         &ADD_USAGE,
         &BOOK_UNREPORTED,

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use thiserror::Error;
 
 use super::{
-    LayoutGate, RedisAccess, RedisUrl,
+    LayoutGate, RedisAccess, RedisUrl, ReplaySettings,
     dialer::Dialer,
     keeper::{Purpose, Target},
     keyspace::{DEPLOYMENT, Keyspace},
@@ -28,6 +28,8 @@ pub struct RedisSettings {
     pub layout: LayoutGate,
     /// Where reservations are counted that ended without a report and that these stores booked.
     pub unreported: Unreported,
+    /// What is kept of that which was acknowledged, to book it again after a failover that forgot it.
+    pub replay: ReplaySettings,
 }
 
 /// Without the url, as it may contain a password.

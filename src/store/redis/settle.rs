@@ -87,19 +87,35 @@ impl Inner {
             return Err(StoreError::Corrupt);
         }
         self.know_time().await?;
-        let (id, call) = (settle.id, self.settle_call(settle, is_recalled));
+        let call = Arc::new(self.settle_call(settle, is_recalled));
         if is_recalled && call.record.is_none() {
             return Ok(None);
         }
+        let outcome = self.settle_once(&call).await?;
+        match &outcome {
+            Some(SettleOutcome::NotFound) if Box::pin(self.may_be_forgotten()).await => {
+                return Err(StoreError::Unavailable);
+            }
+            Some(outcome) => self.replay.settled(&call, outcome),
+            None => {}
+        }
+        Ok(outcome)
+    }
+
+    /// Settles a reservation, with others that are settled now.
+    pub(super) async fn settle_once(
+        self: &Arc<Self>,
+        call: &Arc<SettleCall>,
+    ) -> Result<Option<SettleOutcome>, StoreError> {
         let flight = self.connection.enter(Urgency::Relief)?;
         let outcome = match call.settle.cooldown {
             // Rare, and the script for several does not do it.
-            Some((_, CooldownChange::Open { .. })) => self.settle_alone(&call).await,
-            _ => queue::join(&Settlements(Arc::clone(self)), Member::new(Arc::new(call))).await,
+            Some((_, CooldownChange::Open { .. })) => self.settle_alone(call).await,
+            _ => queue::join(&Settlements(Arc::clone(self)), Member::new(Arc::clone(call))).await,
         };
         flight.ended_with(&outcome, self.connection.deadline());
         // Even without an answer it may have been settled.
-        self.remembered.forget(id);
+        self.remembered.forget(call.settle.id);
         outcome
     }
 

@@ -133,7 +133,7 @@ async fn the_server_starts_while_redis_is_down() {
     recovers(&server, &client).await;
 }
 
-/// Redis that loses everything begins anew: no call fails for good, and no reservation of before is known.
+/// Redis that loses everything begins with nothing: no call fails for good, and no reservation of before that is kept no longer is known.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_lost_its_memory_begins_anew() {
     if !StoreKind::Redis.is_available() {
@@ -142,7 +142,7 @@ async fn a_redis_that_lost_its_memory_begins_anew() {
     let mut redis = RedisServer::start();
     let directory = TempDir::new().unwrap();
     let policy = policy(&organization());
-    let server = Process::start_with(directory.path(), &policy, &redis.url(), DEADLINE).await;
+    let server = Process::start_forgetful(directory.path(), &policy, &redis.url()).await;
     let mut client = server.client().await;
     recovers(&server, &client).await;
     let before = client.authorize(chat("three", MODEL, 1, 1)).await.unwrap().into_inner();

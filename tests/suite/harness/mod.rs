@@ -20,7 +20,7 @@ use tollgate::{
     domain::{Timestamp, policy::Policy},
     policy_file::parse_policy_at,
     rpc::{ERROR_DOMAIN, ERRORS, Effect},
-    store::redis::{LayoutGate, RedisAccess, RedisSettings},
+    store::redis::{LayoutGate, RedisAccess, RedisSettings, ReplaySettings},
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -78,6 +78,11 @@ pub(crate) fn settings(redis: &RedisServer, organization: &str) -> RedisSettings
         deadline: REDIS_DEADLINE,
         layout: LayoutGate::default(),
         unreported: tollgate::store::Unreported::default(),
+        replay: ReplaySettings {
+            window: Duration::from_secs(5),
+            released: tollgate::app::released(),
+            ..ReplaySettings::default()
+        },
     }
 }
 

@@ -81,6 +81,13 @@ impl Process {
         [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat()
     }
 
+    /// The same without keeping what Redis might forget, as after longer than that is kept.
+    pub(crate) async fn start_forgetful(directory: &Path, policy_text: &str, store: &str) -> Self {
+        let (admin, store) = (format!("--admin={}", free_port()), format!("--store={store}"));
+        let arguments = [&*store, "--store-timeout=5s", "--redis-replay-window=0s", &admin];
+        Self::start_arguments(directory, policy_text, &arguments).await
+    }
+
     /// The same at an address that another server had before.
     pub(crate) async fn start_at(
         address: SocketAddr,

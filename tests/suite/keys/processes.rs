@@ -39,7 +39,10 @@ struct Replica {
 
 impl Replica {
     async fn start(directory: &TempDir, policy: &str, store: &str) -> Self {
-        let process = Process::start(directory.path(), policy, store).await;
+        Self::of(Process::start(directory.path(), policy, store).await).await
+    }
+
+    async fn of(process: Process) -> Self {
         let keys = KeyServiceClient::new(connect(process.address()).await);
         let calls = process.client().await;
         Self { process, keys, calls }
@@ -249,7 +252,8 @@ async fn keys_that_redis_lost_are_refused() {
         return;
     }
     let (mut redis, directory) = (RedisServer::start(), TempDir::new().unwrap());
-    let mut replica = Replica::start(&directory, &policy(&organization()), &redis.url()).await;
+    let process = Process::start_forgetful(directory.path(), &policy(&organization()), &redis.url()).await;
+    let mut replica = Replica::of(process).await;
     let lost = replica.create("bot-prod-web").await;
     assert_eq!(replica.reason(&lost).await, None);
     redis.kill();

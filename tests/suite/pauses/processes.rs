@@ -30,7 +30,10 @@ struct Replica {
 
 impl Replica {
     async fn start(directory: &TempDir, policy: &str, store: &str) -> Self {
-        let process = Process::start(directory.path(), policy, store).await;
+        Self::of(Process::start(directory.path(), policy, store).await).await
+    }
+
+    async fn of(process: Process) -> Self {
         let admin = Admin(PauseServiceClient::new(connect(process.address()).await));
         let calls = process.client().await;
         Self { process, admin, calls }
@@ -105,14 +108,15 @@ async fn what_is_paused_is_known_before_anybody_passes() {
     eventually("it serves", async || late.process.is_serving().await == Some(true)).await;
 }
 
-/// A pause that Redis lost is not in force any more, and each replica says so.
+/// A pause that Redis lost, and that is kept no longer, is not in force any more, and each replica says so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pause_that_redis_lost_is_told() {
     if !StoreKind::Redis.is_available() {
         return;
     }
     let (mut redis, directory) = (RedisServer::start(), TempDir::new().unwrap());
-    let mut replica = Replica::start(&directory, &policy(&organization()), &redis.url()).await;
+    let process = Process::start_forgetful(directory.path(), &policy(&organization()), &redis.url()).await;
+    let mut replica = Replica::of(process).await;
     replica.admin.pause(team("bot"), "INC-7").await.unwrap();
     assert!(replica.is_paused("bot").await);
     redis.kill();

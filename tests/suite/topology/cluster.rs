@@ -1,19 +1,15 @@
 //! A cluster: an owner that dies, one that stands still, and a slot that moves.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tempfile::TempDir;
 
 use super::{Fleet, nodes::Cluster, serve};
 use crate::harness::{StoreKind, eventually, organization};
 
-/// Acknowledged writes of the last second may not have reached the replica: `min-replicas-max-lag`, and the second for which Redis looks
-/// at it.
-const LAG: Duration = Duration::from_secs(3);
-
 /// One cluster for all faults, as it takes seconds to set up. Each fault has a service and an organization of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn faults_of_a_cluster_lose_no_more_than_their_bounds_and_double_nothing() {
+async fn faults_of_a_cluster_lose_and_double_nothing() {
     if !StoreKind::Redis.is_available() {
         return;
     }
@@ -66,7 +62,7 @@ async fn an_owner_that_stands_still(cluster: &Cluster, directory: &TempDir, orga
     cluster.nodes[owner].thaw();
     fleet.progress("calls are acknowledged beside the old owner").await;
     let ledger = fleet.stop().await;
-    ledger.compare(&process, Some((frozen - LAG, frozen + Duration::from_millis(100)))).await;
+    assert_eq!(ledger.compare(&process, None).await, 0);
     eventually("it is ready", async || process.is_serving().await == Some(true)).await;
 }
 
@@ -82,5 +78,5 @@ async fn an_owner_that_dies(cluster: &mut Cluster, directory: &TempDir, organiza
     fleet.progress("calls are acknowledged by the new owner").await;
     println!("promoted after {promoted:?}, back after {:?}", killed.elapsed());
     let ledger = fleet.stop().await;
-    ledger.compare(&process, Some((killed - LAG, killed + Duration::from_millis(100)))).await;
+    assert_eq!(ledger.compare(&process, None).await, 0);
 }

@@ -2,13 +2,14 @@
 
 mod cluster;
 pub(crate) mod nodes;
+mod replay;
 mod sentinel;
 mod tls;
 
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -39,13 +40,21 @@ fn policy(organization: &str) -> String {
     )
 }
 
+/// For how long a service keeps what was acknowledged: longer than by default, as the machine is busy.
+const KEPT: &str = "30s";
+
 /// A service on `store`.
 async fn serve(directory: &TempDir, organization: &str, store: &str) -> Process {
+    serve_keeping(directory, organization, store, KEPT).await
+}
+
+/// The same with its `redis_replay_window`.
+async fn serve_keeping(directory: &TempDir, organization: &str, store: &str, window: &str) -> Process {
     // A server that wants no password gets none: the file is of those that do.
     let password = directory.path().join("password");
     let password = password.exists().then(|| format!("--redis-password-file={}", password.display()));
-    let store = format!("--store={store}");
-    let mut arguments = vec![&*store, STORE_TIMEOUT, "--admin-enabled=false"];
+    let (store, window) = (format!("--store={store}"), format!("--redis-replay-window={window}"));
+    let mut arguments = vec![&*store, &*window, STORE_TIMEOUT, "--admin-enabled=false"];
     arguments.extend(password.as_deref());
     Process::start_arguments(directory.path(), &policy(organization), &arguments).await
 }
@@ -66,9 +75,12 @@ struct Ledger {
 
 impl Fleet {
     async fn start(process: &Process) -> Self {
+        // Each caller has request ids of its own.
+        static CALLER: AtomicU64 = AtomicU64::new(0);
         let ledger = Arc::<Ledger>::default();
         let mut callers = JoinSet::new();
-        for caller in 0..CALLERS {
+        for _ in 0..CALLERS {
+            let caller = CALLER.fetch_add(1, Ordering::Relaxed);
             let (client, ledger) = (process.client().await, Arc::clone(&ledger));
             callers.spawn(async move { call(client, caller, &ledger).await });
         }
@@ -140,20 +152,9 @@ impl Ledger {
     /// Compares with the books: nothing is booked twice, and what was acknowledged is there, but for what was acknowledged between
     /// these two instants. Returns how many of those are not.
     async fn compare(&self, process: &Process, at_risk: Option<(Instant, Instant)>) -> u64 {
-        let mut client = process.client().await;
-        let mut report = None;
-        // Reports have a connection of their own, which may find the new server a little later.
-        eventually("the books are read", async || {
-            let request = proto::GetSpendRequest { team: "a".to_owned(), ..Default::default() };
-            let answer = client.get_spend(request).await;
-            report = answer.ok().and_then(|answer| answer.into_inner().teams.pop());
-            report.is_some()
-        })
-        .await;
-        let report = report.unwrap_or_default();
         let acknowledged = self.acknowledged.lock().unwrap().clone();
-        let (spent, expected) =
-            (nanos(report.spend.unwrap_or_default().spent), COST * acknowledged.len() as u64);
+        let spent = spent(process).await;
+        let expected = COST * acknowledged.len() as u64;
         assert_eq!(spent % COST, 0, "nothing is booked in part");
         assert!(spent <= expected, "{spent} are booked, {expected} were acknowledged");
         let lost = (expected - spent) / COST;
@@ -171,4 +172,19 @@ impl Ledger {
         }
         lost
     }
+}
+
+/// What the books say that the team has spent.
+async fn spent(process: &Process) -> u64 {
+    let mut client = process.client().await;
+    let mut report = None;
+    // Reports have a connection of their own, which may find the new server a little later.
+    eventually("the books are read", async || {
+        let request = proto::GetSpendRequest { team: "a".to_owned(), ..Default::default() };
+        let answer = client.get_spend(request).await;
+        report = answer.ok().and_then(|answer| answer.into_inner().teams.pop());
+        report.is_some()
+    })
+    .await;
+    nanos(report.unwrap_or_default().spend.unwrap_or_default().spent)
 }

@@ -3,7 +3,7 @@
 -- one writes to it now, first here and then in `!time`: processes of the earlier one leave it alone from then on. Returns what is there then.
 --
 -- KEYS 1 meta       hash, in plain text: layout, the layout of what is written; min_layout, the earliest layout of what is stored;
---                   generation, 16 hexadecimal digits that tell this state of the server from another; create_time in ms
+--                   generation, 16 hexadecimal digits that tell this history of the data from another (generation.lua); create_time in ms
 --      2 counters   for `!time`, as in store_time.lua
 -- ARGV 1 layout      2 the earliest that this release reads      3 generation
 -- Reply, packed doubles: layout, min_layout; -1: not a number
@@ -13,7 +13,8 @@ if #KEYS ~= 2 or #ARGV ~= 3 then return redis.error_reply('ERR meta: 2 keys and 
 if redis.call('HSETNX', KEYS[1], 'layout', ARGV[1]) == 1 then
   local time = redis.call('TIME')
   local now = ('%.0f'):format(time[1] * 1000 + math.floor(time[2] / 1000))
-  redis.call('HSET', KEYS[1], 'min_layout', ARGV[1], 'generation', ARGV[3], 'create_time', now)
+  redis.call('HSET', KEYS[1], 'min_layout', ARGV[1], 'create_time', now)
+  redis.call('HSETNX', KEYS[1], 'generation', ARGV[3])
 end
 local found = redis.call('HMGET', KEYS[1], 'layout', 'min_layout')
 local layout, min_layout = tonumber(found[1]) or -1, tonumber(found[2] or found[1]) or -1

@@ -9,6 +9,7 @@ mod foreign_data;
 mod layout;
 mod queue;
 mod records;
+mod replay;
 mod replicas;
 mod scripts;
 pub(crate) mod server;
@@ -200,6 +201,7 @@ async fn settings_that_cannot_work_are_refused_without_naming_the_password() {
         deadline: Duration::from_millis(250),
         layout: LayoutGate::default(),
         unreported: Unreported::default(),
+        replay: ReplaySettings::default(),
     };
     assert!(!format!("{:?}", settings("redis://:secret@h", "a")).contains("secret"));
     let error = RedisStore::connect(settings("redis://h", "a}"), Clock::System).err();

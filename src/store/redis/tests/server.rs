@@ -80,7 +80,11 @@ impl Server {
     }
 
     pub(super) fn restart(&mut self) {
-        self.child = spawn(self.port, self.dir.path(), &[]).unwrap();
+        self.restart_with(&[]);
+    }
+
+    pub(super) fn restart_with(&mut self, more: &[&str]) {
+        self.child = spawn(self.port, self.dir.path(), more).unwrap();
     }
 
     pub(super) fn signal(&self, signal: &str) {
@@ -93,6 +97,16 @@ impl Server {
     }
 
     pub(super) fn store_of(&self, organization: &str, clock: Clock) -> RedisStore {
+        self.store_keeping(organization, clock, super::ReplaySettings::default())
+    }
+
+    /// A store that keeps what was acknowledged to it.
+    pub(super) fn store_keeping(
+        &self,
+        organization: &str,
+        clock: Clock,
+        replay: super::ReplaySettings,
+    ) -> RedisStore {
         let settings = RedisSettings {
             url: self.url().parse().unwrap(),
             access: RedisAccess::default(),
@@ -100,6 +114,7 @@ impl Server {
             deadline: Duration::from_millis(250),
             layout: super::LayoutGate::default(),
             unreported: crate::store::Unreported::default(),
+            replay,
         };
         RedisStore::connect(settings, clock).unwrap()
     }

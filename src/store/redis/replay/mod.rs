@@ -1,0 +1,301 @@
+//! What a failover forgot is booked again.
+//!
+//! Redis acknowledges before its replicas have a write, and before its file has it. So a store keeps what was acknowledged to it until that
+//! must have happened: for a time, which holds whatever server it is, whereas `WAITAOF` says too much on some of them. Each process of Redis
+//! has a generation of its own (`generation.lua`). A task reads it on each new connection and twice a second. When it is another one, all that is kept
+//! is looked up, and what is missing is written again; what is there stays as it is, so any number of stores may do that, and any number of
+//! times.
+
+mod again;
+mod ring;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::{sync::Notify, time::timeout};
+
+use self::ring::Ring;
+pub(super) use self::ring::{Kept, Write};
+use super::{Inner, bytes, script, settle::SettleCall};
+use crate::{
+    runtime::Entropy,
+    store::{Reserve, SettleOutcome, StoreError},
+};
+
+/// How often the generation is read while nothing seems to have changed.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long after another generation was found other replicas may still be writing theirs, at least and at most; in between, as long as
+/// what they keep. Until then what is unknown is not said to be.
+const SETTLES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
+/// How long a server may have been out of sight for what is kept to be written again: settled reservations are remembered for longer, so
+/// that none of them is taken for one that was forgotten.
+const MOST_OUT_OF_SIGHT: Duration = Duration::from_secs(300);
+/// How many entries are dropped at once: a fraction of a millisecond.
+const DROPPED: usize = 256;
+
+/// What a store keeps of that which was acknowledged to it.
+#[derive(Clone, Debug, Default)]
+pub struct ReplaySettings {
+    /// For how long: zero for not at all.
+    pub window: Duration,
+    /// The note of settlements that leave their id free, as in [`Reserve::replaces`].
+    pub released: Bytes,
+    /// The key that secrets are hashed with. Stores made of clones of these settings share it.
+    pub hash_key: KnownHashKey,
+}
+
+/// The key that secrets are hashed with, as a store gave it last: without it, keys that are written again would be worth nothing.
+#[derive(Clone, Default)]
+pub struct KnownHashKey(Arc<Mutex<Option<[u8; 32]>>>);
+
+impl KnownHashKey {
+    pub(super) fn get(&self) -> Option<[u8; 32]> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set(&self, key: [u8; 32]) {
+        // Nothing panics while it is held.
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+    }
+}
+
+impl fmt::Debug for KnownHashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KnownHashKey")
+    }
+}
+
+/// The generation of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    generation: [u8; 16],
+    /// The connection over which it was read.
+    connection: u64,
+    /// Whether the server says which process it is. Otherwise any new connection may lead to another.
+    is_named: bool,
+}
+
+impl Seen {
+    /// Whether what was acknowledged when `earlier` was read may be missing now.
+    fn may_lack(&self, earlier: &Self) -> bool {
+        let is_named = self.is_named && earlier.is_named;
+        self.generation != earlier.generation || (!is_named && self.connection != earlier.connection)
+    }
+}
+
+/// What a store keeps, and what it knows of the server.
+///
+/// Protocol: the task alone changes `known`, once what is kept is on the server of that generation. So whatever finds another generation than
+/// the known one has met a server that may lack something.
+#[derive(Debug)]
+pub(super) struct Replay {
+    settings: ReplaySettings,
+    /// Locked to add an entry or to look at them, never across an await. Only this store's own core adds.
+    ring: Mutex<Ring>,
+    known: Mutex<Option<Seen>>,
+    /// Until when others may be writing again what is missing.
+    settles_at: Mutex<Option<Instant>>,
+    wake: Arc<Notify>,
+}
+
+impl Replay {
+    pub(super) fn new(settings: ReplaySettings) -> Self {
+        Self {
+            settings,
+            ring: Mutex::default(),
+            known: Mutex::new(None),
+            settles_at: Mutex::new(None),
+            wake: Arc::default(),
+        }
+    }
+
+    pub(super) const fn is_on(&self) -> bool {
+        !self.settings.window.is_zero()
+    }
+
+    /// Keeps a reservation.
+    pub(super) fn reserved(&self, reserve: &Arc<Reserve>) {
+        if self.is_on() {
+            self.ring().push(Kept::Reservation(Arc::clone(reserve)));
+        }
+    }
+
+    /// Keeps a settlement, also one that repeats another: it is acknowledged as well.
+    pub(super) fn settled(&self, call: &Arc<SettleCall>, outcome: &SettleOutcome) {
+        let is_ours = match outcome {
+            SettleOutcome::Settled(_) => true,
+            SettleOutcome::AlreadySettled(settlement) => settlement.note == call.settle.note,
+            SettleOutcome::NotFound => false,
+        };
+        if is_ours && self.is_on() {
+            self.ring().push(Kept::Settlement(Arc::clone(call)));
+        }
+    }
+
+    /// Keeps a change of the registry.
+    pub(super) fn wrote(&self, name: &Arc<str>, version: u64, value: &[u8]) {
+        if self.is_on() {
+            let (name, value) = (Arc::clone(name), value.into());
+            self.ring().push(Kept::Write(Arc::new(Write { name, version, value })));
+        }
+    }
+
+    /// Takes note of the key that secrets are hashed with.
+    pub(super) fn read_hash_key(&self, key: [u8; 32]) {
+        self.settings.hash_key.set(key);
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        // Nothing panics while it is held.
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<Seen>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settles_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.settles_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of what has been acknowledged for longer than it is kept, on a server that has been the same for all that time.
+    async fn expire(&self, now: Instant) {
+        let Some(until) = now.checked_sub(self.settings.window) else { return };
+        loop {
+            let expired = self.ring().expire(until, DROPPED);
+            if expired.is_empty() {
+                return;
+            }
+            drop(expired);
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Watches the generation of `store`, and writes again what another one lacks, until the store is dropped.
+pub(super) fn replay_on(store: &Arc<Inner>) -> impl Future<Output = ()> + use<> {
+    let (mut states, wake) = (store.connection.states(), Arc::clone(&store.replay.wake));
+    let store = Arc::downgrade(store);
+    async move {
+        loop {
+            let changed = async {
+                tokio::select! {
+                    biased;
+                    changed = states.changed() => changed.is_ok(),
+                    () = wake.notified() => true,
+                }
+            };
+            if timeout(LOOK_EVERY, changed).await == Ok(false) {
+                // What keeps the connection has ended.
+                return;
+            }
+            let Some(store) = store.upgrade() else { return };
+            store.look_and_replay().await;
+        }
+    }
+}
+
+impl Inner {
+    /// Whether what was not found may have been forgotten by a failover, and be written again shortly.
+    pub(super) async fn may_be_forgotten(&self) -> bool {
+        if !self.replay.is_on() {
+            return false;
+        }
+        if self.replay.settles_at().is_some_and(|at| Instant::now() < at) {
+            return true;
+        }
+        let Ok(seen) = self.look().await else { return true };
+        let may_lack = self.replay.known().is_some_and(|known| seen.may_lack(&known));
+        if may_lack {
+            self.replay.wake.notify_one();
+        }
+        may_lack
+    }
+
+    /// Asks the server for its generation.
+    async fn look(&self) -> Result<Seen, StoreError> {
+        let connection = self.connection.number().ok_or(StoreError::Unavailable)?;
+        let next = Entropy::System.bytes().map(u64::from_le_bytes).map_err(|_| StoreError::Unavailable)?;
+        let mut cmd = script::GENERATION.call(2);
+        cmd.arg(&self.keyspace.meta).arg(&self.keyspace.revision).arg(format!("{next:016x}"));
+        let answer = bytes(self.connection.call(&script::GENERATION, &cmd).await?)?;
+        if self.connection.number() != Some(connection) {
+            return Err(StoreError::Unavailable);
+        }
+        let (generation, rest) = answer.split_first_chunk::<16>().ok_or(StoreError::Corrupt)?;
+        Ok(Seen { generation: *generation, connection, is_named: rest == b"1" })
+    }
+
+    async fn look_and_replay(self: &Arc<Self>) {
+        let begun = Instant::now();
+        // The next turn tries again.
+        let Ok(seen) = self.look().await else { return };
+        let known = *self.replay.known();
+        if known.is_none_or(|known| !seen.may_lack(&known)) {
+            *self.replay.known() = Some(seen);
+            self.replay.ring().mark(begun);
+            self.replay.expire(begun).await;
+            self.say_what_had_no_room();
+            return;
+        }
+        if self.replay.ring().last_mark().is_some_and(|at| begun.duration_since(at) > MOST_OUT_OF_SIGHT) {
+            let left_out = self.replay.ring().clear();
+            tracing::error!(
+                left_out,
+                "redis is another than before, after an outage too long to book again what it may have forgotten"
+            );
+            *self.replay.known() = Some(seen);
+            return;
+        }
+        let (least, most) = SETTLES;
+        *self.replay.settles_at() = Some(begun + self.replay.settings.window.clamp(least, most));
+        if let Err(error) = self.replay_to(seen, begun).await {
+            tracing::debug!(%error, "what redis has forgotten cannot be booked again yet");
+        }
+    }
+
+    /// Writes again what the server lacks, and then believes it to be there.
+    async fn replay_to(self: &Arc<Self>, seen: Seen, begun: Instant) -> Result<(), StoreError> {
+        let (entries, next) = {
+            let ring = self.replay.ring();
+            (ring.latest(0), ring.next())
+        };
+        let mut done = self.write_again(entries).await?;
+        // What was on its way to the server before is acknowledged by now, or never.
+        tokio::time::sleep((begun + self.connection.deadline()).saturating_duration_since(Instant::now()))
+            .await;
+        let later = self.replay.ring().latest(next);
+        done.add(&self.write_again(later).await?);
+        self.replay.ring().renew(Instant::now());
+        *self.replay.known() = Some(seen);
+        done.log();
+        Ok(())
+    }
+
+    /// Whether what is kept is on the server that answers now.
+    #[cfg(test)]
+    pub(super) async fn has_caught_up(&self) -> bool {
+        let seen = self.look().await.ok();
+        seen.is_some() && *self.replay.known() == seen
+    }
+
+    /// The last of what is kept about each subject.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> Vec<Kept> {
+        self.replay.ring().latest(0)
+    }
+
+    fn say_what_had_no_room(&self) {
+        let left_out = self.replay.ring().take_left_out();
+        if left_out > 0 {
+            tracing::warn!(
+                left_out,
+                "more was acknowledged within redis_replay_window than is kept: a failover now would forget some of it"
+            );
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What one store has acknowledged lately, in order, within bounds.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    mem,
+    sync::Arc,
+    time::Instant,
+};
+
+use crate::{
+    domain::counter::CounterKey,
+    store::{Extra, ReservationId, Reserve, Settle, UsageAmounts, UsageKey, redis::settle::SettleCall},
+};
+
+/// The most entries of one store, and so of one core. A request leaves two.
+pub(super) const MOST: usize = 262_144;
+/// The most bytes of them, as far as they are known: a settlement has about two kilobytes, a reservation half of one.
+pub(super) const MOST_BYTES: usize = 64 << 20;
+
+/// A change of the registry that was acknowledged.
+#[derive(Debug)]
+pub(in crate::store::redis) struct Write {
+    pub(in crate::store::redis) name: Arc<str>,
+    /// The version that it was written as.
+    pub(in crate::store::redis) version: u64,
+    pub(in crate::store::redis) value: Box<[u8]>,
+}
+
+/// Something that was acknowledged. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(in crate::store::redis) enum Kept {
+    /// A reservation was made.
+    Reservation(Arc<Reserve>),
+    /// One was settled.
+    Settlement(Arc<SettleCall>),
+    /// A record of the registry was written.
+    Write(Arc<Write>),
+}
+
+/// What an entry is about.
+#[derive(PartialEq, Eq, Hash)]
+enum Subject<'k> {
+    Reservation(ReservationId),
+    Record(&'k str),
+}
+
+impl Kept {
+    fn subject(&self) -> Subject<'_> {
+        match self {
+            Self::Reservation(reserve) => Subject::Reservation(reserve.id),
+            Self::Settlement(call) => Subject::Reservation(call.settle.id),
+            Self::Write(write) => Subject::Record(&write.name),
+        }
+    }
+
+    /// About how much memory it holds. Terms are shared, and names as well, most often.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Reservation(reserve) => size_of::<Reserve>() + reserve.note.len(),
+            Self::Settlement(call) => {
+                let Settle { record, actual, extras, thresholds, lines, note, .. } = &call.settle;
+                size_of::<SettleCall>()
+                    + call.record.as_ref().map_or(0, |record| record.len())
+                    + record.note.len()
+                    + note.len()
+                    + actual.len() * size_of::<u64>()
+                    + extras.len() * (size_of::<Extra>() + size_of::<CounterKey>())
+                    + thresholds.len() * size_of::<[u64; 8]>()
+                    + lines.len() * size_of::<(UsageKey, UsageAmounts)>()
+            }
+            Self::Write(write) => size_of::<Write>() + write.name.len() + write.value.len(),
+        }
+    }
+}
+
+/// The entries. Those before a mark were acknowledged before its instant; so an entry needs no reading of the clock.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    entries: VecDeque<Kept>,
+    bytes: usize,
+    /// The number of the first of `entries`; they are numbered as they come.
+    first: u64,
+    /// Instants, and the number that the next entry had then, both in order.
+    marks: VecDeque<(Instant, u64)>,
+    /// How many had no room since the last look.
+    left_out: u64,
+}
+
+impl Ring {
+    /// Takes one in; where there is no room, the earliest go.
+    pub(super) fn push(&mut self, kept: Kept) {
+        self.bytes += kept.bytes();
+        self.entries.push_back(kept);
+        while self.entries.len() > MOST || self.bytes > MOST_BYTES {
+            self.pop();
+            self.left_out += 1;
+        }
+    }
+
+    fn pop(&mut self) -> Option<Kept> {
+        let kept = self.entries.pop_front()?;
+        self.first += 1;
+        self.bytes -= kept.bytes();
+        Some(kept)
+    }
+
+    /// The number that the next entry will have.
+    pub(super) fn next(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    /// Notes that all there is was acknowledged before `now`.
+    pub(super) fn mark(&mut self, now: Instant) {
+        self.marks.push_back((now, self.next()));
+    }
+
+    /// Notes that nothing of it is older than `now`.
+    pub(super) fn renew(&mut self, now: Instant) {
+        self.marks.clear();
+        self.mark(now);
+    }
+
+    /// The instant of the last mark.
+    pub(super) fn last_mark(&self) -> Option<Instant> {
+        self.marks.back().map(|(at, _)| *at)
+    }
+
+    /// Lets go of all; returns how many there were.
+    pub(super) fn clear(&mut self) -> usize {
+        let cleared = Self { first: self.next(), ..Self::default() };
+        mem::replace(self, cleared).entries.len()
+    }
+
+    /// Takes out those that were acknowledged before `until`, at most so many; the caller drops them where no lock is held.
+    pub(super) fn expire(&mut self, until: Instant, most: usize) -> Vec<Kept> {
+        let end = self.marks.iter().rev().find(|(at, _)| *at <= until).map_or(0, |(_, number)| *number);
+        let due = usize::try_from(end.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let expired = (0..due.min(most)).map_while(|_| self.pop()).collect();
+        // One that lies before all entries says nothing more, unless it is the last.
+        while self.marks.len() > 1 && self.marks.front().is_some_and(|(_, number)| *number <= self.first) {
+            self.marks.pop_front();
+        }
+        expired
+    }
+
+    /// The last entry about each subject, of those with this number or a later one, in their order.
+    pub(super) fn latest(&self, from: u64) -> Vec<Kept> {
+        let earlier = usize::try_from(from.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let mut seen = HashSet::new();
+        let entries = self.entries.iter().skip(earlier).rev();
+        let mut latest: Vec<_> = entries.filter(|kept| seen.insert(kept.subject())).cloned().collect();
+        latest.reverse();
+        latest
+    }
+
+    /// How many had no room since this was asked last.
+    pub(super) const fn take_left_out(&mut self) -> u64 {
+        mem::replace(&mut self.left_out, 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn write(number: u64, length: usize) -> Kept {
+        let value = vec![0; length].into();
+        Kept::Write(Arc::new(Write { name: format!("pause/{}", number % 7).into(), version: number, value }))
+    }
+
+    fn version(kept: &Kept) -> u64 {
+        match kept {
+            Kept::Write(write) => write.version,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn sum(ring: &Ring) -> usize {
+        ring.entries.iter().map(Kept::bytes).sum()
+    }
+
+    #[test]
+    fn the_earliest_go_when_there_are_too_many_or_too_much() {
+        let mut ring = Ring::default();
+        let kept = write(1, 0);
+        (0..MOST as u64 + 10).for_each(|_| ring.push(kept.clone()));
+        assert_eq!((ring.entries.len(), ring.first, ring.next()), (MOST, 10, MOST as u64 + 10));
+        assert_eq!((ring.take_left_out(), ring.take_left_out()), (10, 0));
+        assert_eq!(ring.clear(), MOST);
+        let longest = crate::store::MAX_REGISTRY_VALUE;
+        (0..2_000).for_each(|number| ring.push(write(number, longest)));
+        assert!(ring.bytes <= MOST_BYTES && ring.bytes > MOST_BYTES - 2 * longest, "{}", ring.bytes);
+        assert_eq!((ring.bytes, version(ring.entries.back().unwrap())), (sum(&ring), 1_999));
+        assert_eq!(ring.take_left_out(), 2_000 - ring.entries.len() as u64);
+    }
+
+    #[test]
+    fn what_was_acknowledged_before_an_instant_goes_and_nothing_else() {
+        let (start, mut ring) = (Instant::now(), Ring::default());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for second in 0..5 {
+            ring.mark(at(second));
+            (0..10).for_each(|number| ring.push(write(10 * second + number, 1)));
+        }
+        // The last ten came before an instant that is not known yet.
+        for (until, left) in [(0, 50), (1, 40), (3, 20), (9, 10), (9, 10)] {
+            while !ring.expire(at(until), 3).is_empty() {}
+            assert_eq!((ring.entries.len(), ring.bytes), (left, sum(&ring)), "{until}");
+        }
+        assert_eq!(ring.last_mark(), Some(at(4)));
+        ring.renew(at(7));
+        assert!(ring.expire(at(6), 100).is_empty());
+        assert_eq!(ring.expire(at(7), 100).len(), 10);
+        assert_eq!((ring.bytes, ring.next()), (0, 50));
+    }
+
+    #[test]
+    fn the_last_entry_about_each_subject_counts() {
+        let mut ring = Ring::default();
+        (0..20).for_each(|number| ring.push(write(number, 1)));
+        let versions = |from| ring.latest(from).iter().map(version).collect::<Vec<_>>();
+        assert_eq!(versions(0), (13..20).collect::<Vec<_>>());
+        assert_eq!((versions(17), versions(20)), (vec![17, 18, 19], vec![]));
+    }
+}
