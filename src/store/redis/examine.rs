@@ -17,9 +17,10 @@ use crate::store::Unsupported;
 const READINGS: u32 = 5;
 
 /// What the calls and scripts of a store run, each once, on the key of one hash; a `KEY` stands for it.
-const COMMANDS: [&str; 40] = [
+const COMMANDS: [&str; 41] = [
     "PING",
     "TIME",
+    "INFO",
     "SCRIPT LOAD x",
     "EVALSHA x 1 KEY",
     "DEL KEY",

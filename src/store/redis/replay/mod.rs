@@ -231,13 +231,13 @@ impl Inner {
     }
 
     async fn look_and_replay(self: &Arc<Self>) {
-        let begun = Instant::now();
+        let (begun, number) = (Instant::now(), self.replay.ring().next());
         // The next turn tries again.
         let Ok(seen) = self.look().await else { return };
         let known = *self.replay.known();
         if known.is_none_or(|known| !seen.may_lack(&known)) {
             *self.replay.known() = Some(seen);
-            self.replay.ring().mark(begun);
+            self.replay.ring().mark(begun, number);
             self.replay.expire(begun).await;
             self.say_what_had_no_room();
             return;

@@ -109,15 +109,15 @@ impl Ring {
         self.first + self.entries.len() as u64
     }
 
-    /// Notes that all there is was acknowledged before `now`.
-    pub(super) fn mark(&mut self, now: Instant) {
-        self.marks.push_back((now, self.next()));
+    /// Notes that all before this number was acknowledged before `at`.
+    pub(super) fn mark(&mut self, at: Instant, number: u64) {
+        self.marks.push_back((at, number));
     }
 
     /// Notes that nothing of it is older than `now`.
     pub(super) fn renew(&mut self, now: Instant) {
         self.marks.clear();
-        self.mark(now);
+        self.mark(now, self.next());
     }
 
     /// The instant of the last mark.
@@ -201,7 +201,7 @@ mod tests {
         let (start, mut ring) = (Instant::now(), Ring::default());
         let at = |seconds| start + Duration::from_secs(seconds);
         for second in 0..5 {
-            ring.mark(at(second));
+            ring.mark(at(second), ring.next());
             (0..10).for_each(|number| ring.push(write(10 * second + number, 1)));
         }
         // The last ten came before an instant that is not known yet.
