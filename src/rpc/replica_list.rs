@@ -45,6 +45,7 @@ fn shown(replica: &Replica, now: Timestamp) -> proto::Replica {
         start_time: said.start.map(timestamp),
         last_seen_time: Some(timestamp(replica.last_seen)),
         ready: replica.is_ready(now),
+        spooled_requests: 0,
     }
 }
 

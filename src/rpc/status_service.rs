@@ -59,6 +59,7 @@ impl StatusFacts {
             finding_count: count(policy.warnings.len()),
             rejected: policy.rejected.as_ref().map(rejection),
             redis_warnings: self.hazards.load().iter().map(ToString::to_string).collect(),
+            spool: None,
         }
     }
 

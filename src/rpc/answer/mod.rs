@@ -140,6 +140,7 @@ fn report(report: reports::SpendReport) -> SpendReport {
         by_model: report.by_model.into_iter().map(|(name, part)| line(name.to_string(), &part)).collect(),
         by_key: report.by_key.into_iter().map(|(name, part)| line(name.to_string(), &part)).collect(),
         by_day: report.by_day.into_iter().map(|(date, part)| line(day(date), &part)).collect(),
+        ..SpendReport::default()
     }
 }
 
