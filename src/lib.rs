@@ -53,14 +53,14 @@
 //! ```text
 //! main ─► cli ─► app ─► server ─► console ─► http ─► rpc      each may use what it leads to, and so on
 //!
-//! rpc ─► authorizer ─► live, store                    data plane: decide, settle
+//! rpc ─► authorizer ─► live, spool, store             data plane: decide, settle
 //! rpc ─► control ────► live, store                    control plane: keys, pauses
-//! rpc ─► reports ────► live, store                    control plane: spend
+//! rpc ─► reports ────► live, replicas, store          control plane: spend
 //! rpc ─► access ─────► audit, live, watch             who is calling, and whether they may; sessions
 //! rpc ─► audit ──────► store                          what was changed, and who was refused
 //! rpc ─► upstream ───► watch                          Groq's own keys
 //! rpc ─► alerts ─────► replicas, policy_file, settings  what operators are told of, and its way to receivers
-//! rpc ─► replicas ───► live, upstream, store          the processes that share a store
+//! rpc ─► replicas ───► live, upstream, spool, store   the processes that share a store
 //! rpc ─► revisions ──► policy_file, live, store         the policies that were in force
 //! rpc ─► groq                                         Groq's HTTP API, pure
 //! rpc ─► policy_file ─► watch, syntax                 the document, and what is wrong with it
@@ -71,6 +71,7 @@
 //!
 //! sim ─► authorizer, control, alerts, live, store     tests only: whole worlds in one thread
 //!
+//! authorizer, replicas ─► spool ─► store              reports that were acknowledged while the store did not answer
 //! live ─► store ─► runtime ─► domain                  what is in force; counters; time; the pure core
 //! store ─► syntax                                     addresses of Redis
 //! store, authorizer, server ─► telemetry ─► domain    metrics: what is recorded as it happens
@@ -106,6 +107,7 @@ pub mod server;
 pub mod settings;
 #[cfg(test)]
 mod sim;
+pub mod spool;
 pub mod store;
 mod syntax;
 pub mod telemetry;

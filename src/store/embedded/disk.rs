@@ -42,7 +42,23 @@ pub(super) struct Expired {
 /// Until it is [trusted](trust), closing it leaves the write-ahead log as it was: SQLite would move what it can read of the log
 /// into the database and delete the log, and with it what salvaging could still read.
 pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
+    open_prepared(path, |_| Ok(()))
+}
+
+/// Opens a database for which the same holds as for the store's: a commit is on the disk. `prepare` comes before anything is written.
+pub(crate) fn open_database(
+    path: &Path,
+    prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> rusqlite::Result<Connection> {
+    open_prepared(path, prepare).and_then(trust)
+}
+
+fn open_prepared(
+    path: &Path,
+    prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
+    prepare(&connection)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;

@@ -19,6 +19,27 @@ pub(super) const WAL: &str = "tollgate.db-wal";
 pub(super) const LOCK: &str = "lock";
 /// Where the number of the last commit is kept a second time (`owner.rs`).
 pub(super) const LAST_COMMIT: &str = "last-commit";
+/// The files of a directory that a database is kept in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FileNames {
+    /// The database. SQLite keeps two files beside it, and a lock has its own.
+    pub(crate) database: &'static str,
+    /// What they are of, in messages.
+    pub(crate) of: &'static str,
+}
+
+/// Those of the store.
+const STORE: FileNames = FileNames { database: DATABASE, of: "the embedded store" };
+
+/// Why a directory cannot be claimed.
+#[derive(Debug)]
+pub(crate) enum ClaimError {
+    /// It or a file in it cannot be created or locked.
+    Directory(io::Error),
+    /// Another process has it, or this one a second time.
+    Locked,
+}
+
 /// The permissions of a directory and a file: everything in here is for the service alone, as the key that hashes secrets lies
 /// beside the hashes.
 const DIRECTORY_MODE: u32 = 0o700;
@@ -27,9 +48,10 @@ const FILE_MODE: u32 = 0o600;
 /// The store's directory, claimed. Dropped after everything else that has one of its files open: closing the database's file
 /// would release SQLite's own locks.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     /// The directory as it was opened, which does not change with the working directory.
     pub(super) path: PathBuf,
+    names: FileNames,
     database: File,
     /// Device and inode of the database.
     identity: (u64, u64),
@@ -37,21 +59,35 @@ pub(super) struct Claim {
 }
 
 impl Claim {
+    /// Claims the directory of a store.
+    ///
+    /// # Errors
+    /// As [`Claim::of`].
+    pub(super) fn make(dir: &Path) -> Result<Self, OpenError> {
+        Self::of(dir, STORE).map_err(|error| match error {
+            ClaimError::Directory(source) => OpenError::Directory { path: dir.to_owned(), source },
+            ClaimError::Locked => OpenError::Locked { path: dir.to_owned() },
+        })
+    }
+
     /// Creates the directory and the database's file if they are missing, for their owner alone, and locks them for the life of
     /// the claim.
     ///
     /// There are three locks, because each file can be deleted and the directory moved while a process keeps working in them. The
     /// directory's lock holds whatever happens to the files, and the database's wherever the file is moved. The third is the one
     /// that earlier releases check.
-    pub(super) fn make(dir: &Path) -> Result<Self, OpenError> {
-        let unusable = |source| OpenError::Directory { path: dir.to_owned(), source };
+    ///
+    /// # Errors
+    /// It cannot be used, or is claimed.
+    pub(crate) fn of(dir: &Path, names: FileNames) -> Result<Self, ClaimError> {
+        let unusable = ClaimError::Directory;
         DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(dir).map_err(unusable)?;
         let path = fs::canonicalize(dir).map_err(unusable)?;
         let mut locked = Vec::new();
         let directory = File::open(&path).map_err(unusable)?;
         match directory.try_lock() {
             Ok(()) => locked.push(directory),
-            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { path: dir.to_owned() }),
+            Err(TryLockError::WouldBlock) => return Err(ClaimError::Locked),
             // Some file systems can lock only files.
             Err(TryLockError::Error(_)) => {}
         }
@@ -62,25 +98,31 @@ impl Claim {
         };
         let lock = |file: &File| match file.try_lock() {
             Ok(()) => Ok(()),
-            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: dir.to_owned() }),
+            Err(TryLockError::WouldBlock) => Err(ClaimError::Locked),
             Err(TryLockError::Error(source)) => Err(unusable(source)),
         };
         let before = open(LOCK)?;
         lock(&before)?;
         locked.push(before);
-        let database = open(DATABASE)?;
+        let database = open(names.database)?;
         lock(&database)?;
         let identity = identity(&database.metadata().map_err(unusable)?);
-        narrow(&path);
-        Ok(Self { path, database, identity, locked })
+        narrow(&path, names);
+        Ok(Self { path, names, database, identity, locked })
     }
 
-    pub(super) fn database(&self) -> PathBuf {
-        self.path.join(DATABASE)
+    /// The directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.path
+    }
+
+    /// The database's file.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.path.join(self.names.database)
     }
 
     /// Whether the database's path still leads to this file. If that cannot be checked, it is assumed.
-    pub(super) fn is_in_place(&self) -> bool {
+    pub(crate) fn is_in_place(&self) -> bool {
         match fs::metadata(self.database()) {
             Ok(found) => identity(&found) == self.identity,
             Err(error) => error.kind() != io::ErrorKind::NotFound,
@@ -93,7 +135,7 @@ impl Drop for Claim {
         // Closing them is not enough while a child that this process has just forked still holds a copy of them.
         for file in self.locked.iter().chain([&self.database]) {
             if let Err(error) = file.unlock() {
-                warn!(%error, "a lock of the embedded store is not released yet");
+                warn!(%error, "a lock of {} is not released yet", self.names.of);
             }
         }
     }
@@ -103,10 +145,11 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Takes access to the store's files from other users. A directory that others may enter was created by someone who may intend
+/// Takes access to the files from other users. A directory that others may enter was created by someone who may intend
 /// that, so this is only logged.
-fn narrow(dir: &Path) {
-    for name in [DATABASE, WAL, "tollgate.db-shm", LOCK, LAST_COMMIT] {
+fn narrow(dir: &Path, FileNames { database, of }: FileNames) {
+    let beside = ["-wal", "-shm"].map(|end| format!("{database}{end}"));
+    for name in [database, &beside[0], &beside[1], LOCK, LAST_COMMIT] {
         let path = dir.join(name);
         let Ok(metadata) = fs::metadata(&path) else { continue };
         if metadata.mode() & 0o077 == 0 {
@@ -114,17 +157,17 @@ fn narrow(dir: &Path) {
         }
         match fs::set_permissions(&path, Permissions::from_mode(FILE_MODE)) {
             Ok(()) => {
-                warn!(file = %path.display(), "a file of the embedded store was open to other users; it is not any more")
+                warn!(file = %path.display(), "a file of {of} was open to other users; it is not any more");
             }
             Err(error) => {
-                warn!(file = %path.display(), %error, "a file of the embedded store is open to other users");
+                warn!(file = %path.display(), %error, "a file of {of} is open to other users");
             }
         }
     }
     if fs::metadata(dir).is_ok_and(|metadata| metadata.mode() & 0o077 != 0) {
         warn!(
             directory = %dir.display(),
-            "other users may look into the directory of the embedded store; its files are closed to them. `chmod 700` closes it, too"
+            "other users may look into the directory of {of}; its files are closed to them. `chmod 700` closes it, too"
         );
     }
 }

@@ -86,7 +86,6 @@ pub(crate) use self::writer::SimulatedWriter;
 use self::{
     audit::AuditTable,
     decisions::DecisionRing,
-    files::Claim,
     kept::{Own, Version},
     outbox::OutboxTable,
     owner::Owner,
@@ -102,6 +101,11 @@ pub use self::{
     look::{Look, READABLE_LAYOUTS, look},
     opening::verify,
     salvage::{SalvageError, Salvaged, salvage},
+};
+pub(crate) use self::{
+    disk::open_database,
+    files::{Claim, ClaimError, FileNames},
+    owner::is_failed_sync,
 };
 use super::{
     Backend, Cooldown, Ledger, Load, LoadProbe, Record, RegistryChanges, RegistryWritten, ReplicaEntry,

@@ -122,7 +122,7 @@ impl Owner {
         let committed = self.try_transact(connection, write);
         match &committed {
             Err(CommitError::Lost(lost)) => self.lose(*lost),
-            Err(CommitError::Sqlite(error)) if is_sync(error) => {
+            Err(CommitError::Sqlite(error)) if is_failed_sync(error) => {
                 error!(%error, "the embedded store cannot sync");
                 self.lose(Lost::Sync);
                 return Err(Lost::Sync.into());
@@ -219,7 +219,7 @@ impl From<CommitError> for StoreError {
 
 /// Whether the system refused to make something durable. It reports that once, and may have lost the data: a second attempt would
 /// succeed without writing anything.
-fn is_sync(error: &rusqlite::Error) -> bool {
+pub(crate) fn is_failed_sync(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error().map(|failure| failure.extended_code);
     matches!(code, Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC))
 }

@@ -1,0 +1,302 @@
+//! The tables of the spool, and what is done in them.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+
+use super::{About, Entry, Kept, NotKept, SpoolState, Taken};
+use crate::{
+    domain::Timestamp,
+    store::{ReservationId, embedded::open_database},
+};
+
+/// The version of the layout below, kept in SQLite's `user_version`.
+pub(super) const LAYOUT: i64 = 1;
+/// Identifies the file in SQLite's `application_id`: `TolS`.
+const APPLICATION: i64 = 0x546f_6c53;
+/// Pages of the write-ahead log after which it is moved into the database.
+const WAL_PAGES: i64 = 64;
+/// Pages that one commit may add to it before that.
+const COMMIT_PAGES: i64 = 128;
+/// The pages that one more record may need besides its own bytes: of the table, of the index, and of what leads to them.
+const SPARE_PAGES: u64 = 4;
+
+/// A row of `spooled` ends with its check sum. `tried` is when the store was first asked, and `cost` nothing where it is not known. `refused` is
+/// for people: `why`, and the report `in_words`, as JSON.
+const CREATE: &str = "
+    CREATE TABLE about (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL, organization TEXT NOT NULL);
+    CREATE TABLE spooled (
+        place INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, at INTEGER NOT NULL, digest INTEGER NOT NULL,
+        team TEXT NOT NULL, cost INTEGER, record BLOB NOT NULL, tried INTEGER, sum INTEGER NOT NULL);
+    CREATE TABLE refused (
+        place INTEGER PRIMARY KEY, id TEXT NOT NULL, at INTEGER NOT NULL, team TEXT NOT NULL, cost INTEGER,
+        record BLOB NOT NULL, refused_at INTEGER NOT NULL, why TEXT NOT NULL, in_words TEXT NOT NULL);
+";
+
+/// The database of the spool.
+pub(super) struct Disk {
+    pub(super) connection: Connection,
+    /// The bytes that it may take with its log.
+    max_bytes: u64,
+    /// The bytes that are left for the log.
+    wal_room: u64,
+    page_size: u64,
+}
+
+impl Disk {
+    /// Opens or creates the database at `path`, which may take `max_bytes` with its log.
+    pub(super) fn open(path: &Path, max_bytes: u64) -> rusqlite::Result<Self> {
+        let connection = open_database(path, |connection| {
+            // Has effect before the first table: pages that are free are given back to the system.
+            connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")
+        })?;
+        connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
+        let page_size: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        connection.pragma_update(None, "journal_size_limit", WAL_PAGES * page_size)?;
+        let [wal_room, page_size] =
+            [(WAL_PAGES + COMMIT_PAGES) * page_size, page_size].map(i64::unsigned_abs);
+        Ok(Self { connection, max_bytes, wal_room, page_size })
+    }
+
+    /// The layout as found; 0: an empty database.
+    pub(super) fn layout(&self) -> rusqlite::Result<i64> {
+        self.connection.pragma_query_value(None, "user_version", |row| row.get(0))
+    }
+
+    /// Creates the tables.
+    pub(super) fn create(&mut self) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        transaction.execute_batch(CREATE)?;
+        transaction.pragma_update(None, "application_id", APPLICATION)?;
+        transaction.pragma_update(None, "user_version", LAYOUT)?;
+        transaction.commit()
+    }
+
+    /// Its name, and the organization whose reports it holds; `None`: it is new.
+    pub(super) fn about(&self) -> rusqlite::Result<Option<(String, String)>> {
+        let about = "SELECT name, organization FROM about";
+        self.connection.query_row(about, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+    }
+
+    /// It is named so, and holds reports of `organization` from now on.
+    pub(super) fn set_about(&self, name: &str, organization: &str) -> rusqlite::Result<()> {
+        self.connection.execute("INSERT OR REPLACE INTO about VALUES (1, ?, ?)", [name, organization])?;
+        Ok(())
+    }
+
+    /// Counts what there is.
+    pub(super) fn count(&self, state: &mut SpoolState) -> rusqlite::Result<()> {
+        let mut select = self
+            .connection
+            .prepare_cached("SELECT team, count(*), coalesce(sum(cost), 0) FROM spooled GROUP BY team")?;
+        let rows = select
+            .query_map([], |row| Ok((Arc::from(row.get::<_, String>(0)?), (uint(row, 1)?, uint(row, 2)?))))?;
+        state.teams = rows.collect::<rusqlite::Result<BTreeMap<_, _>>>()?;
+        self.measure(state)
+    }
+
+    /// What is known without looking at each record.
+    pub(super) fn measure(&self, state: &mut SpoolState) -> rusqlite::Result<()> {
+        state.records = state.teams.values().map(|(records, _)| records).sum();
+        state.cost_nanos = state.teams.values().map(|(_, cost)| cost).sum();
+        let mut oldest = self.connection.prepare_cached("SELECT at FROM spooled ORDER BY place LIMIT 1")?;
+        state.oldest = oldest.query_row([], |row| Ok(Timestamp(uint(row, 0)?))).optional()?;
+        let mut refused = self.connection.prepare_cached("SELECT count(*) FROM refused")?;
+        state.refused = refused.query_row([], |row| uint(row, 0))?;
+        state.bytes = self.bytes()?;
+        Ok(())
+    }
+
+    /// The bytes of the pages in use and of the write-ahead log.
+    fn bytes(&self) -> rusqlite::Result<u64> {
+        Ok(self.pages()? * self.page_size + self.wal())
+    }
+
+    fn wal(&self) -> u64 {
+        let wal = self.connection.path().map(|path| format!("{path}-wal"));
+        wal.and_then(|path| std::fs::metadata(path).ok()).map_or(0, |found| found.len())
+    }
+
+    fn pages(&self) -> rusqlite::Result<u64> {
+        let count = |name| self.connection.pragma_query_value(None, name, |row| uint(row, 0));
+        Ok(count("page_count")?.saturating_sub(count("freelist_count")?))
+    }
+
+    /// Whether one more record of this length fits.
+    fn has_room(&self, length: usize) -> rusqlite::Result<bool> {
+        let own = (length as u64).div_ceil(self.page_size);
+        let pages = (self.pages()? + own + SPARE_PAGES) * self.page_size;
+        Ok(pages + self.wal().max(self.wal_room) <= self.max_bytes)
+    }
+
+    /// Gives back to the system pages that are no longer used.
+    pub(super) fn shrink(&self) -> rusqlite::Result<()> {
+        self.connection.execute_batch("PRAGMA incremental_vacuum")?;
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+    }
+
+    /// Puts a record behind all others, within the transaction that is open.
+    pub(super) fn put(
+        &self,
+        entry: &Entry,
+        state: &mut SpoolState,
+    ) -> rusqlite::Result<Result<Kept, NotKept>> {
+        let Entry { id, about, record } = entry;
+        let mut known = self.connection.prepare_cached("SELECT * FROM spooled WHERE id = ?")?;
+        if let Some(found) = known.query_row([&id.0[..]], |row| read(row)).optional()? {
+            return Ok(Ok(Kept::Already(found.entry.about)));
+        }
+        if !self.has_room(record.len())? {
+            return Ok(Err(NotKept::Full));
+        }
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO spooled (id, at, digest, team, cost, record, tried, sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )?;
+        let About { team, cost_nanos, at, digest, tried_at } = about;
+        insert.execute(params![
+            &id.0[..],
+            int(at.0),
+            digest.cast_signed(),
+            &**team,
+            cost_nanos.map(int),
+            &record[..],
+            tried_at.map(|at| int(at.0)),
+            sum(entry),
+        ])?;
+        let (records, cost) = state.teams.entry(Arc::clone(team)).or_default();
+        (*records, *cost) = (*records + 1, *cost + cost_nanos.unwrap_or(0));
+        Ok(Ok(Kept::New))
+    }
+
+    /// The oldest records behind `after`; they are tried `now`, if they were not before.
+    /// One that is damaged is put aside.
+    pub(super) fn take(
+        &self,
+        (after, count): (u64, u32),
+        now: Timestamp,
+        state: &mut SpoolState,
+    ) -> rusqlite::Result<Vec<Taken>> {
+        let mut select = self
+            .connection
+            .prepare_cached("SELECT place FROM spooled WHERE place > ? ORDER BY place LIMIT ?")?;
+        let places = select.query_map(params![int(after), count], |row| row.get::<_, i64>(0))?;
+        let places = places.collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut whole = self.connection.prepare_cached("SELECT * FROM spooled WHERE place = ?")?;
+        let mut update = self.connection.prepare_cached("UPDATE spooled SET tried = ? WHERE place = ?")?;
+        let mut taken = Vec::with_capacity(places.len());
+        for place in places {
+            match whole.query_row([place], read) {
+                Ok(found) => {
+                    if found.entry.about.tried_at.is_none() {
+                        update.execute([int(now.0), place])?;
+                    }
+                    taken.push(found);
+                }
+                Err(error @ rusqlite::Error::FromSqlConversionFailure(..)) => {
+                    tracing::error!(%error, "a report of usage in the spool is damaged; it is kept aside");
+                    self.put_aside_damaged(place, now, state)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(taken)
+    }
+
+    fn put_aside_damaged(&self, place: i64, now: Timestamp, state: &mut SpoolState) -> rusqlite::Result<()> {
+        self.connection.execute(
+            "INSERT OR REPLACE INTO refused SELECT place, lower(hex(id)), at, team, cost, record, ?, 'damaged', '' \
+             FROM spooled WHERE place = ?",
+            [int(now.0), place],
+        )?;
+        self.connection.execute("DELETE FROM spooled WHERE place = ?", [place])?;
+        self.count(state)
+    }
+
+    /// Removes the record at `place`; `None`: there is none.
+    pub(super) fn remove(&self, place: u64, state: &mut SpoolState) -> rusqlite::Result<Option<Entry>> {
+        let mut select = self.connection.prepare_cached("SELECT * FROM spooled WHERE place = ?")?;
+        let Some(Taken { entry, .. }) = select.query_row([int(place)], read).optional()? else {
+            return Ok(None);
+        };
+        let mut delete = self.connection.prepare_cached("DELETE FROM spooled WHERE place = ?")?;
+        delete.execute([int(place)])?;
+        let About { team, cost_nanos, .. } = &entry.about;
+        if let Some((records, cost)) = state.teams.get_mut(team) {
+            *records = records.saturating_sub(1);
+            *cost = cost.saturating_sub(cost_nanos.unwrap_or(0));
+        }
+        state.teams.retain(|_, (records, _)| *records > 0);
+        Ok(Some(entry))
+    }
+
+    /// Puts a record aside.
+    pub(super) fn refuse(
+        &self,
+        (place, entry): (u64, &Entry),
+        now: Timestamp,
+        (why, in_words): (&str, &str),
+    ) -> rusqlite::Result<()> {
+        let Entry { id, about, record } = entry;
+        let mut insert = self
+            .connection
+            .prepare_cached("INSERT OR REPLACE INTO refused VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
+        insert.execute(params![
+            int(place),
+            id.to_string(),
+            int(about.at.0),
+            &*about.team,
+            about.cost_nanos.map(int),
+            &record[..],
+            int(now.0),
+            why,
+            in_words,
+        ])?;
+        Ok(())
+    }
+}
+
+/// A transaction that waits for another process's, such as that of someone who looks at the tables.
+pub(super) fn begin(connection: &Connection) -> rusqlite::Result<Transaction<'_>> {
+    Transaction::new_unchecked(connection, rusqlite::TransactionBehavior::Immediate)
+}
+
+/// A record from a row of `spooled`, if it is what was written.
+fn read(row: &Row<'_>) -> rusqlite::Result<Taken> {
+    let id: [u8; 16] = row.get(1)?;
+    let about = About {
+        at: Timestamp(uint(row, 2)?),
+        digest: row.get::<_, i64>(3)?.cast_unsigned(),
+        team: Arc::from(row.get::<_, String>(4)?),
+        cost_nanos: row.get::<_, Option<i64>>(5)?.map(|cost| u64::try_from(cost).unwrap_or(0)),
+        tried_at: row.get::<_, Option<i64>>(7)?.map(|at| Timestamp(u64::try_from(at).unwrap_or(0))),
+    };
+    let entry = Entry { id: ReservationId(id), about, record: Bytes::from(row.get::<_, Vec<u8>>(6)?) };
+    if row.get::<_, i64>(8)? == sum(&entry) {
+        return Ok(Taken { place: uint(row, 0)?, entry });
+    }
+    let damaged = format!("the record {} of the spool fails its check sum", entry.id);
+    Err(rusqlite::Error::FromSqlConversionFailure(8, rusqlite::types::Type::Integer, damaged.into()))
+}
+
+/// The check sum of a record: the first eight bytes of BLAKE3 over what does not change of it.
+fn sum(Entry { id, about, record }: &Entry) -> i64 {
+    let About { team, cost_nanos, at, digest, .. } = about;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&id.0).update(&at.0.to_le_bytes()).update(&digest.to_le_bytes());
+    hasher.update(&cost_nanos.map_or(u64::MAX, |cost| cost).to_le_bytes());
+    hasher.update(&(team.len() as u64).to_le_bytes()).update(team.as_bytes()).update(record);
+    let mut first_eight = [0; 8];
+    hasher.finalize_xof().fill(&mut first_eight);
+    i64::from_le_bytes(first_eight)
+}
+
+/// SQLite's integers are signed; anything beyond their range becomes the largest.
+fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn uint(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
+    let value: i64 = row.get(at)?;
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(at, value))
+}

@@ -1,0 +1,252 @@
+//! The durable queue of what the store has not taken: reports of usage that were acknowledged while it did not answer.
+//!
+//! One SQLite database in a directory of its own, which belongs to one process. One thread writes it, many records with one sync, and
+//! each is answered after the commit that holds it. What a record says is its author's affair: here it has an id, by which a repeat is
+//! recognized, and what is counted of it. Records are taken oldest first, and removed when the store has acknowledged them. One that the
+//! store refuses for good is moved to the table `refused`, where people find it: nothing is dropped.
+//!
+//! - That a record is about to be delivered is on disk before it is ([`Spool::take`]): after a crash it is known which ones the store may
+//!   have already.
+//! - The bound is on bytes of the disk: pages in use, and the write-ahead log.
+//! - A disk that fails to sync, or a directory that was moved, ends it until a restart: nothing more is acknowledged.
+
+mod disk;
+mod error;
+mod open;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+pub use self::error::{NotKept, SpoolOpenError};
+use self::worker::Job;
+use crate::{domain::Timestamp, store::ReservationId};
+
+/// Jobs that wait for the thread; more wait for room, within the deadlines of their calls.
+const MAX_JOBS: usize = 1_024;
+/// The most bytes of a record: a report with a reservation's notes and holds is a few thousand.
+pub const MAX_RECORD: usize = 64 << 10;
+
+/// The oldest record has waited for so long before people are told, in milliseconds: a failover is over by then, and what it left is
+/// delivered.
+const BACKLOG_MS: u64 = 60_000;
+
+/// What is counted of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// The team that it is of; empty: not known.
+    pub team: Arc<str>,
+    /// What it costs in nano-dollars; `None`: not known.
+    pub cost_nanos: Option<u64>,
+    /// When it was acknowledged.
+    pub at: Timestamp,
+    /// Tells a repeat from another report under the same id.
+    pub digest: u64,
+    /// When the store was first asked to book it, which may have had effect; `None`: it was not asked.
+    pub tried_at: Option<Timestamp>,
+}
+
+/// A record to keep, or as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Under which a repeat is recognized.
+    pub id: ReservationId,
+    /// What is counted of it.
+    pub about: About,
+    /// What its author says. At most [`MAX_RECORD`] bytes.
+    pub record: Bytes,
+}
+
+/// A record with its place in the queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Its place: later ones are larger.
+    pub place: u64,
+    /// The record. `tried_at` is that of before it was taken.
+    pub entry: Entry,
+}
+
+/// The answer to a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is on disk.
+    New,
+    /// One under its id is on disk already, and stays as it is.
+    Already(About),
+}
+
+/// How much is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpoolState {
+    /// Records that wait.
+    pub records: u64,
+    /// What they cost in nano-dollars, as far as it is known.
+    pub cost_nanos: u64,
+    /// When the oldest of them was acknowledged.
+    pub oldest: Option<Timestamp>,
+    /// Bytes of the disk.
+    pub bytes: u64,
+    /// The bound on them.
+    pub max_bytes: u64,
+    /// Records that were refused for good and are kept aside.
+    pub refused: u64,
+    /// Records that were acknowledged since the process started.
+    pub kept: u64,
+    /// Records that were delivered since.
+    pub delivered: u64,
+    /// Why nothing more is acknowledged until a restart.
+    pub lost: Option<&'static str>,
+    /// By team, the empty name for those of which it is not known: records, and nano-dollars.
+    pub teams: BTreeMap<Arc<str>, (u64, u64)>,
+}
+
+impl SpoolState {
+    /// Whether people have to look at it: records wait for long, or take most of the room, or were refused, or no more are acknowledged.
+    #[must_use]
+    pub fn is_backlog(&self, now: Timestamp) -> bool {
+        let is_old = self.oldest.is_some_and(|oldest| now.since(oldest) >= BACKLOG_MS);
+        let is_large = self.records > 0 && self.bytes >= self.max_bytes / 4 * 3;
+        is_old || is_large || self.refused > 0 || self.lost.is_some()
+    }
+}
+
+/// The spool. Clones share it; dropping the last one ends its thread.
+#[derive(Clone)]
+pub struct Spool(Arc<Handle>);
+
+struct Handle {
+    name: Arc<str>,
+    jobs: Option<mpsc::Sender<Job>>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread tells all others.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Held for a copy.
+    state: Mutex<SpoolState>,
+    /// Told when a record is kept.
+    kept: Notify,
+}
+
+impl Shared {
+    fn change(&self, change: impl FnOnce(&mut SpoolState)) {
+        // Nothing panics while it is held.
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl fmt::Debug for Spool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spool").finish_non_exhaustive()
+    }
+}
+
+impl Spool {
+    /// Keeps a record, unless one under its id is kept already. On disk before it answers.
+    ///
+    /// # Errors
+    /// There is no room, or the disk does not take it: nothing was kept.
+    pub async fn keep(&self, entry: Entry) -> Result<Kept, NotKept> {
+        if entry.record.len() > MAX_RECORD {
+            return Err(NotKept::Unavailable);
+        }
+        self.ask(|answer| Job::Keep(entry, answer)).await?
+    }
+
+    /// The oldest records behind `after`, at most `count`. It is on disk before it answers that they are tried `now`, where they were
+    /// not before.
+    ///
+    /// # Errors
+    /// The disk does not answer.
+    pub async fn take(&self, after: u64, count: u32, now: Timestamp) -> Result<Vec<Taken>, NotKept> {
+        self.ask(|answer| Job::Take { after, count, now, answer }).await?
+    }
+
+    /// Removes records that the store has acknowledged.
+    ///
+    /// # Errors
+    /// The disk does not answer; they may be there still.
+    pub async fn delivered(&self, places: Vec<u64>) -> Result<(), NotKept> {
+        self.ask(|answer| Job::Delivered(places, answer)).await?
+    }
+
+    /// Moves the record at `place`, which was refused for good, to the table `refused`: `why`, and what it says `in_words`.
+    ///
+    /// # Errors
+    /// The disk does not answer; it may be in its place still.
+    pub async fn set_aside(
+        &self,
+        place: u64,
+        now: Timestamp,
+        (why, in_words): (String, String),
+    ) -> Result<(), NotKept> {
+        self.ask(|answer| Job::SetAside { place, now, why, in_words, answer }).await?
+    }
+
+    /// Counts again what is there: people may have removed what was refused.
+    ///
+    /// # Errors
+    /// The disk does not answer.
+    pub async fn recount(&self) -> Result<(), NotKept> {
+        self.ask(Job::Recount).await?
+    }
+
+    /// Its name, which it keeps: eight random digits.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.0.name
+    }
+
+    /// How much is kept.
+    #[must_use]
+    pub fn state(&self) -> SpoolState {
+        self.0.shared.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Records that were acknowledged since the process started.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.0.shared.state.lock().unwrap_or_else(PoisonError::into_inner).kept
+    }
+
+    /// Records that wait.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.0.shared.state.lock().unwrap_or_else(PoisonError::into_inner).records
+    }
+
+    /// Resolves when a record was kept since this was last called.
+    pub async fn next(&self) {
+        self.0.shared.kept.notified().await;
+    }
+
+    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, NotKept> {
+        let (answer, answered) = oneshot::channel();
+        let jobs = self.0.jobs.as_ref().ok_or(NotKept::Unavailable)?;
+        jobs.send(job(answer)).await.map_err(|_| NotKept::Unavailable)?;
+        answered.await.map_err(|_| NotKept::Unavailable)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Closes the queue of jobs, at whose end the thread ends.
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the spool had panicked");
+        }
+    }
+}
