@@ -10,7 +10,7 @@ use crate::{
     access::{Client, ClientSecretPlace, Guard, SessionKeyError, SessionSettings, Sessions, SignIn},
     alerts::{self, Crossings, Dispatcher, Receivers},
     audit::Audit,
-    authorizer::{DecisionLog, Shared},
+    authorizer::{Authorizer, DecisionLog, Shared},
     console::{Console, ConsoleAddress, Door, Streams},
     domain::{
         policy::Policy,
@@ -29,12 +29,13 @@ use crate::{
         metrics::{self, Reloads, Sources},
     },
     settings::{OidcClient, Settings},
+    spool::Spool,
     store::{Calls, Observed, Store, Unreported, redis::Hazards},
     telemetry::{Meters, trace::Tracing},
     upstream::UpstreamKeys,
 };
 
-pub use crate::authorizer::{DecisionOutputs, released};
+pub use crate::authorizer::{DecisionOutputs, SpoolDelivery, released};
 
 /// What a service is made of, its store aside.
 #[derive(Debug)]
@@ -69,6 +70,8 @@ pub struct Parts {
     pub tracing: Tracing,
     /// Where alerts go.
     pub receivers: Arc<Receivers>,
+    /// What keeps reports of usage while the store does not answer; `None`: nothing does.
+    pub spool: Option<Spool>,
     /// Where people find the console, without a slash at the end; `None`: nowhere, or not known.
     pub console: Option<Arc<str>>,
 }
@@ -109,6 +112,7 @@ impl Parts {
             shown: Shown::default(),
             tracing: Tracing::default(),
             receivers: Arc::default(),
+            spool: None,
             console: None,
         }
     }
@@ -168,13 +172,23 @@ impl App {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { policy, upstream, audit, connections, calls, decisions, is_open, runtime, .. } = parts;
-        let Parts { policy_status, hazards, meters, shown, tracing, receivers, unreported, console, .. } =
-            parts;
+        let Parts {
+            policy_status,
+            hazards,
+            meters,
+            shown,
+            tracing,
+            receivers,
+            unreported,
+            spool,
+            console,
+            ..
+        } = parts;
         let live = Live::counting(policy, Tallies::new(shown.max_teams));
         let live = Arc::new(live.drawing_from(runtime.entropy.clone()));
         let guard = Guard::new(Arc::clone(&live), runtime.clock.clone(), is_open, audit);
         let shared = Shared::new(live).with_decisions(decisions).with_timing(metrics::timing(&meters));
-        let shared = Arc::new(shared);
+        let shared = Arc::new(shared.with_spool(spool));
         let status = StatusFacts {
             shared: Arc::clone(&shared),
             policy: policy_status,
@@ -278,7 +292,8 @@ impl App {
     pub fn deliver_alerts<S: Store + Clone>(&self, store: S) -> impl Future<Output = ()> + Send + use<S> {
         let ServiceParts { upstream, receivers, runtime, past, status, .. } = self.parts.clone();
         let store = Observed::new(store, &status.calls);
-        let (facts, live) = (alerts::Facts { upstream, policy: status.policy }, Arc::clone(self.live()));
+        let (live, spool) = (Arc::clone(self.live()), self.shared.spool.clone());
+        let facts = alerts::Facts { upstream, policy: status.policy, spool };
         let foreseen = reports::foresee(store.clone(), Arc::clone(&live), past);
         let dispatcher = Dispatcher::new(store, (live, facts), receivers, runtime);
         async move {
@@ -287,6 +302,13 @@ impl App {
             apart.spawn(foreseen);
             dispatcher.run().await;
         }
+    }
+
+    /// Delivers to `store` what the spool keeps, until dropped or flushed. `None`: there is no spool.
+    pub fn deliver_spooled<S: Store + Clone>(&self, store: S) -> Option<SpoolDelivery<Observed<S>>> {
+        let ServiceParts { runtime, status, .. } = self.parts.clone();
+        let store = Observed::new(store, &status.calls);
+        SpoolDelivery::start(Authorizer::new(store, runtime, Arc::clone(&self.shared)))
     }
 
     /// Ends the streams of events on pages, as the service is about to stop.

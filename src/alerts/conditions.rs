@@ -12,6 +12,7 @@ use crate::{
     },
     live::Live,
     replicas::{self, Replica, UpstreamKeyState},
+    runtime::replica_name,
     store::{AlertId, LAYOUT, Notice, Store, StoreError, cooldown_notice},
     upstream::{KeyUse, LiveKey},
 };
@@ -118,6 +119,24 @@ fn behind(replicas: &[Replica], layout: u32, now: Timestamp) -> impl Iterator<It
     replicas.iter().filter(move |replica| replica.is_seen_lately(now)).filter(knows_less)
 }
 
+/// Reports of usage that this replica keeps for too long.
+pub(super) fn backlog(facts: &Facts, now: Timestamp) -> Vec<Condition> {
+    let Some(spool) = &facts.spool else { return Vec::new() };
+    let state = spool.state();
+    if !state.is_backlog(now) {
+        return Vec::new();
+    }
+    let occasion = Occasion::SpoolBacklog {
+        spool: Arc::clone(spool.name()),
+        replica: replica_name().into(),
+        records: state.records,
+        oldest: state.oldest.unwrap_or(Timestamp(0)),
+        refused: state.refused,
+        lost: state.lost.unwrap_or_default().into(),
+    };
+    vec![Condition::local(Notice::new(now, occasion))]
+}
+
 /// Looks up reservations that have expired, and returns the teams of which many have no report.
 pub(super) async fn unsettled<S: Store>(store: &S, samples: &Samples, now: Timestamp) -> Vec<Condition> {
     let mut due = samples.due(now, LOOKED_UP).into_iter();
@@ -180,6 +199,20 @@ pub(super) async fn is_over<S: Store>(
         Occasion::LayoutMismatch { layout, .. } => {
             behind(&replicas::list(store).await?, *layout, now).next().is_none()
         }
+        // The replica that has the spool now says so: that of before may have been started again under another name. One that is gone with
+        // what it kept says nothing.
+        Occasion::SpoolBacklog { spool: name, .. } => match &facts.spool {
+            Some(spool) if spool.name() == name => backlog(facts, now).is_empty(),
+            _ => {
+                let replicas = replicas::list(store).await?;
+                let said = replicas.iter().filter_map(|replica| {
+                    let said = replica.said.spool.as_ref().filter(|said| *said.name == **name)?;
+                    Some((replica.last_seen, said))
+                });
+                let last = said.max_by_key(|(seen, _)| *seen);
+                last.is_some_and(|(_, said)| !said.is_backlog)
+            }
+        },
         // It is recorded when it is over.
         Occasion::StoreOutage { .. } => true,
         Occasion::UnsettledHigh { team, .. } => {

@@ -118,6 +118,9 @@ pub struct StoreOutage {
     /// A whole number, which protobuf's JSON writes as text; empty: 0.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub degraded_count: String,
+    /// The same.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub spooled_count: String,
 }
 
 /// A difference between what was booked and what Groq billed.

@@ -44,7 +44,10 @@ pub use receivers::{ReceiverReport, Receivers};
 pub use trial::{MAX_TRIALS, Trial, TrialError, TrialReport};
 
 pub use crate::settings::ReceiverKind;
-use crate::{live::Live, policy_file::PolicyStatus, runtime::Runtime, store::Store, upstream::UpstreamKeys};
+use crate::{
+    live::Live, policy_file::PolicyStatus, runtime::Runtime, spool::Spool, store::Store,
+    upstream::UpstreamKeys,
+};
 
 /// Undelivered alerts that one receiver may have; past that further ones are not queued for it.
 const MAX_PENDING: u64 = 10_000;
@@ -61,6 +64,8 @@ pub struct Facts {
     pub upstream: Arc<UpstreamKeys>,
     /// Which changed policy did not load.
     pub policy: Receiver<Arc<PolicyStatus>>,
+    /// What it keeps of reports that the store has not taken; `None`: nothing.
+    pub spool: Option<Spool>,
 }
 
 /// What raises alerts and delivers them.
@@ -102,13 +107,15 @@ impl<S: Store> Dispatcher<S> {
             let (store, live, facts, runtime) = own.clone();
             router::route(store, (live, facts), names.clone(), runtime)
         }));
+        let spool = facts.spool.clone();
         let own = (Arc::clone(&store), Arc::clone(&live), facts, runtime.clone());
         workers.spawn(restarted(RESTART, move || {
             let (store, live, facts, runtime) = own.clone();
             watch::watch(store, live, facts, runtime)
         }));
         workers.spawn(restarted(RESTART, move || {
-            outage::watch(Arc::clone(&store), Arc::clone(&live), settings.clone(), runtime.clone())
+            let known = (Arc::clone(&live), spool.clone());
+            outage::watch(Arc::clone(&store), known, settings.clone(), runtime.clone())
         }));
         while workers.join_next().await.is_some() {}
     }

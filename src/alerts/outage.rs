@@ -18,6 +18,7 @@ use crate::{
     live::Live,
     runtime::{Runtime, replica_name},
     settings::ReceiverSettings,
+    spool::Spool,
     store::{AlertId, MAX_OUTBOX_APPEND, Notice, OUTBOX_KEPT, OutboxEntry, Store, StoreError, outbox_find},
 };
 
@@ -37,21 +38,25 @@ const LONGEST_WAIT_MS: u64 = 60_000;
 /// Asks the store about once a second whether it answers, and tells when it does not.
 pub(super) async fn watch<S: Store>(
     store: Arc<S>,
-    live: Arc<Live>,
+    (live, spool): (Arc<Live>, Option<Spool>),
     receivers: Vec<ReceiverSettings>,
     runtime: Runtime,
 ) {
     let mut numbers = Numbers::new(runtime.clock.now());
     let (mut silent, mut lasting): (Option<Silence>, Option<Outage>) = (None, None);
     loop {
-        let asked = Silence { since: Instant::now(), start: runtime.clock.now(), degraded: degraded(&live) };
+        let asked = Silence {
+            since: Instant::now(),
+            start: runtime.clock.now(),
+            decided: decided(&live, spool.as_ref()),
+        };
         let answered = matches!(tokio::time::timeout(ASK, store.ping()).await, Ok(Ok(())));
         if answered {
             silent = None;
             if let Some(outage) = lasting.take() {
                 let id = outage.id.clone();
                 // If the store is gone again before it has this, the outage lasts.
-                let outage = outage.having_decided(degraded(&live));
+                let outage = outage.having_decided(decided(&live, spool.as_ref()));
                 lasting = outage.end(&*store, &live.snapshot(), runtime.clock.now()).await.err();
                 if lasting.is_none() {
                     numbers.pass(&id);
@@ -61,7 +66,7 @@ pub(super) async fn watch<S: Store>(
         } else {
             let silence = *silent.get_or_insert(asked);
             if lasting.is_none() && silence.since.elapsed() >= BOUND {
-                let so_far = degraded(&live);
+                let so_far = decided(&live, spool.as_ref());
                 let snapshot = live.snapshot();
                 let told = (&*snapshot, &*receivers);
                 lasting = Some(Outage::begin(&numbers, (silence, so_far), told, &runtime));
@@ -76,13 +81,28 @@ pub(super) async fn watch<S: Store>(
 struct Silence {
     since: Instant,
     start: Timestamp,
-    /// What this replica had decided without the store until then.
-    degraded: u64,
+    /// What this replica had done without the store until then.
+    decided: Decided,
 }
 
-/// How many requests this replica has decided without the store.
-fn degraded(live: &Live) -> u64 {
-    live.tallies.teams().iter().map(|team| team.degraded()).sum()
+/// What a replica has done without the store: requests that it has decided, and reports that it has kept.
+#[derive(Clone, Copy)]
+struct Decided {
+    degraded: u64,
+    spooled: u64,
+}
+
+/// What this replica has done without the store.
+fn decided(live: &Live, spool: Option<&Spool>) -> Decided {
+    let degraded = live.tallies.teams().iter().map(|team| team.degraded()).sum();
+    Decided { degraded, spooled: spool.map_or(0, Spool::kept) }
+}
+
+impl Decided {
+    const fn since(self, before: Self) -> Self {
+        let degraded = self.degraded.saturating_sub(before.degraded);
+        Self { degraded, spooled: self.spooled.saturating_sub(before.spooled) }
+    }
 }
 
 /// Which outage the next one is: the hour in which the store last answered, by its clock, and a number in it.
@@ -129,15 +149,15 @@ impl Numbers {
 
 /// Ids of outages depend neither on when they began for a replica, nor on which replica it is.
 fn any() -> Occasion {
-    Occasion::StoreOutage { start: Timestamp(0), replica: "".into(), degraded: 0 }
+    Occasion::StoreOutage { start: Timestamp(0), replica: "".into(), degraded: 0, spooled: 0 }
 }
 
 /// An outage that is told, until it is recorded that it is over.
 struct Outage {
     id: AlertId,
     notice: Notice,
-    /// What this replica had decided without the store before.
-    degraded_before: u64,
+    /// What this replica had done without the store before.
+    before: Decided,
     /// The receivers that have it. Each task adds its own once.
     delivered: Arc<Mutex<HashSet<String>>>,
     /// One for each receiver; ended when this is dropped.
@@ -147,13 +167,13 @@ struct Outage {
 impl Outage {
     fn begin(
         numbers: &Numbers,
-        (silence, degraded): (Silence, u64),
+        (silence, by_now): (Silence, Decided),
         (snapshot, receivers): (&Snapshot, &[ReceiverSettings]),
         runtime: &Runtime,
     ) -> Self {
-        let Silence { start, degraded: before, .. } = silence;
-        let degraded = degraded.saturating_sub(before);
-        let occasion = Occasion::StoreOutage { start, replica: replica_name().into(), degraded };
+        let Silence { start, decided: before, .. } = silence;
+        let Decided { degraded, spooled } = by_now.since(before);
+        let occasion = Occasion::StoreOutage { start, replica: replica_name().into(), degraded, spooled };
         let (id, notice) = (numbers.next(&occasion), Notice::new(start, occasion));
         watch::log(&id, &notice);
         let (mut telling, delivered) = (JoinSet::new(), Arc::<Mutex<HashSet<String>>>::default());
@@ -176,13 +196,14 @@ impl Outage {
                 telling.spawn(telling_one);
             }
         }
-        Self { id, notice, degraded_before: before, delivered, _telling: telling }
+        Self { id, notice, before, delivered, _telling: telling }
     }
 
-    /// The same, where this replica has decided so many requests without the store by now.
-    fn having_decided(mut self, by_now: u64) -> Self {
-        if let Occasion::StoreOutage { degraded, .. } = &mut self.notice.occasion {
-            *degraded = by_now.saturating_sub(self.degraded_before);
+    /// The same, where this replica has done so much without the store by now.
+    fn having_decided(mut self, by_now: Decided) -> Self {
+        if let Occasion::StoreOutage { degraded, spooled, .. } = &mut self.notice.occasion {
+            let by_now = by_now.since(self.before);
+            (*degraded, *spooled) = (by_now.degraded, by_now.spooled);
         }
         self
     }

@@ -46,6 +46,7 @@ pub(super) async fn watch<S: Store>(store: Arc<S>, live: Arc<Live>, facts: Facts
         watch.see(AlertKind::UpstreamCooldown, closed, now).await;
         watch.see(AlertKind::UpstreamKeyRefused, Some(conditions::refused(&facts)), now).await;
         watch.see(AlertKind::PolicyRejected, Some(conditions::rejected(&facts)), now).await;
+        watch.see(AlertKind::SpoolBacklog, Some(conditions::backlog(&facts, now)), now).await;
         let unsettled = conditions::unsettled(&*store, &live.tallies.samples, now).await;
         watch.see(AlertKind::UnsettledHigh, Some(unsettled), now).await;
         if looked.is_none_or(|looked: Instant| looked.elapsed() >= replicas::EVERY) {

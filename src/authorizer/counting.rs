@@ -117,7 +117,7 @@ impl<S: Store + Clone> Authorizer<S> {
         };
         tallies.booked(policy, &booking);
         trace::annotate(|| traced_booking(policy, ticket, &booking));
-        if charge.is_some() && report.of_own && report.outcome == Outcome::RateLimited {
+        if charge.is_some() && report.is_news() && report.outcome == Outcome::RateLimited {
             tallies.rate_limited(&policy.catalogue, &ticket.project, &ticket.model);
         }
     }

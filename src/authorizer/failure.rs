@@ -51,6 +51,11 @@ pub enum Failure {
     /// More usage is reported without a reservation than the policy lets gateways report.
     #[error("{0}")]
     UnreservedBound(String),
+    /// The store does not answer, and what is kept until it does has reached its bound.
+    #[error(
+        "the store does not answer, and this replica keeps as many reports as it may until it does; retry later, or ask another one"
+    )]
+    SpoolFull,
     /// One call counts in more windows than a store takes in one step.
     #[error(
         "the descriptors have more windows together than one call can count in, which is {MAX_HOLDS}: send fewer"

@@ -20,6 +20,8 @@ mod receipt;
 mod report;
 mod settle;
 mod settler;
+mod shared;
+mod spooling;
 mod ticket;
 mod unreserved;
 mod windows;
@@ -52,6 +54,8 @@ pub use self::{
     queue::Queue,
     receipt::released,
     settler::Settler,
+    shared::Shared,
+    spooling::{Recorded, SpoolDelivery, SpooledReport},
     unreserved::{Bounds, RefusedReports},
     windows::{Count, CountOutcome},
 };
@@ -69,7 +73,7 @@ use crate::{
         policy::Policy,
         snapshot::Snapshot,
     },
-    live::{Follower, Live},
+    live::Follower,
     runtime::{Runtime, clock::Clock},
     store::{Record, ReservationId, Reserve, Reserved, Store, StoreError},
     telemetry::trace,
@@ -78,56 +82,6 @@ use crate::{
 /// How often a request is compiled again because the store's clock is in another period than assumed, or because others took
 /// a clamped amount first. The last clamped attempt asks for the least, so the bound denies no request wrongly.
 const ATTEMPTS: u32 = 8;
-
-/// What the authorizers of all cores share.
-#[derive(Debug)]
-pub struct Shared {
-    /// What is in force.
-    pub live: Arc<Live>,
-    /// Requests that wait for room.
-    pub queue: Queue,
-    denying: budgets::Denying,
-    /// Which decisions are logged.
-    pub decisions: DecisionLog,
-    /// Decisions for those who watch.
-    pub feed: Arc<DecisionFeed>,
-    refused_reports: RefusedReports,
-    allowances: outage::Allowances,
-    failing: outage::FailingSince,
-    in_flight: in_flight::InFlightChecks,
-    timing: Timing,
-}
-
-impl Shared {
-    /// What authorizers share that decide by what is in `live`.
-    #[must_use]
-    pub fn new(live: Arc<Live>) -> Self {
-        Self {
-            live,
-            queue: Queue::default(),
-            denying: budgets::Denying::default(),
-            decisions: DecisionLog::default(),
-            feed: Arc::default(),
-            refused_reports: RefusedReports::default(),
-            allowances: outage::Allowances::default(),
-            failing: outage::FailingSince::default(),
-            in_flight: in_flight::InFlightChecks::default(),
-            timing: Timing::default(),
-        }
-    }
-
-    /// The same, with `decisions` logged.
-    #[must_use]
-    pub fn with_decisions(self, decisions: DecisionLog) -> Self {
-        Self { decisions, ..self }
-    }
-
-    /// The same, with the durations of decisions recorded in `timing`.
-    #[must_use]
-    pub fn with_timing(self, timing: Timing) -> Self {
-        Self { timing, ..self }
-    }
-}
 
 /// Decides requests and books usage. One per core; clones share what it has, with a reference count that no other core touches.
 #[derive(Debug)]
@@ -169,6 +123,9 @@ impl<S: Store + Clone> Authorizer<S> {
         let today = policy.calendar.today(store.now());
         let today = ArcSwap::from_pointee((policy.revision.clone(), today));
         let follower = Follower::new(store.clone(), Arc::clone(&shared.live));
+        if shared.spool.is_some() {
+            shared.recalls.add(store.clone());
+        }
         Self(Arc::new(Parts {
             store,
             clock,

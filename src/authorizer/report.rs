@@ -4,6 +4,8 @@ use super::receipt;
 use crate::{
     domain::{
         Timestamp,
+        plan::LATE_MS,
+        price::ToolRates,
         request::{Outcome, Usage},
         tally::SettlementResult,
     },
@@ -11,6 +13,7 @@ use crate::{
 };
 
 /// How a request ended, as it is reported.
+#[derive(Clone)]
 pub(super) struct Report {
     pub(super) usage: Option<Usage>,
     pub(super) outcome: Outcome,
@@ -23,6 +26,19 @@ pub(super) struct Report {
     pub(super) released: Option<ReservationId>,
     /// The decision that it is about, if that was made without the store.
     pub(super) in_outage: Option<InOutage>,
+    /// What it was when it was acknowledged, if that was before it is booked.
+    pub(super) spooled: Option<Spooled>,
+    /// Whether its settlement is remembered for as long as one that may be booked again after a crash.
+    pub(super) keeps_long: bool,
+}
+
+/// What a report is booked with that was acknowledged while the store did not answer.
+#[derive(Clone)]
+pub(super) struct Spooled {
+    /// When its request was decided; `None`: only the store knows it.
+    pub(super) decided_at: Option<Timestamp>,
+    /// The prices of tools that its reservation does not have.
+    pub(super) tools: Vec<ToolRates>,
 }
 
 /// A decision that was made without the store.
@@ -39,6 +55,8 @@ pub(super) struct InOutage {
 /// How long a settled reservation is remembered to recognise a repeated report: longer than any client retries a call, short
 /// enough that a busy day does not fill the store.
 pub(super) const KEEP_SETTLED_MS: u64 = 10 * 60 * 1000;
+/// The same for what was spooled: its replica may have booked it, crashed before it noted that, and come back a day later.
+pub(super) const KEEP_SPOOLED_MS: u64 = LATE_MS;
 
 impl Report {
     pub(super) const fn new(usage: Option<Usage>, outcome: Outcome, upstream_delay_ms: u64) -> Self {
@@ -50,6 +68,8 @@ impl Report {
             by_request_id: false,
             released: None,
             in_outage: None,
+            spooled: None,
+            keeps_long: false,
         }
     }
 
@@ -66,6 +86,16 @@ impl Report {
         Self { released: Some(id), ..self.without_reservation() }
     }
 
+    /// It was acknowledged before, and is booked now.
+    pub(super) fn delivered(self, spooled: Spooled) -> Self {
+        Self { spooled: Some(spooled), keeps_long: true, ..self }
+    }
+
+    /// Its settlement is remembered for as long as one that was spooled, if replicas have spools.
+    pub(super) fn keeping_long(self, keeps_long: bool) -> Self {
+        Self { keeps_long: self.keeps_long || keeps_long, ..self }
+    }
+
     /// It is about a decision that was made without the store at the first of the instants and expired at the second. `keep_ms`: how
     /// long it can be reported.
     pub(super) fn decided_in_outage(self, (at, expires_at): (Timestamp, Timestamp), keep_ms: u64) -> Self {
@@ -74,7 +104,8 @@ impl Report {
 
     /// When the request was decided whose reservation is `record`.
     pub(super) fn decided_at(&self, record: &Record) -> Timestamp {
-        self.in_outage.map_or(record.reserved_at, |outage| outage.at)
+        let spooled = self.spooled.as_ref().and_then(|spooled| spooled.decided_at);
+        self.in_outage.map(|outage| outage.at).or(spooled).unwrap_or(record.reserved_at)
     }
 
     /// Whether it comes after the expiry.
@@ -84,7 +115,13 @@ impl Report {
 
     /// How long the settlement is remembered, in milliseconds.
     pub(super) fn keep_ms(&self) -> u64 {
-        self.in_outage.map_or(KEEP_SETTLED_MS, |outage| outage.keep_ms.max(KEEP_SETTLED_MS))
+        let least = if self.keeps_long { KEEP_SPOOLED_MS } else { KEEP_SETTLED_MS };
+        self.in_outage.map_or(least, |outage| outage.keep_ms.max(least))
+    }
+
+    /// Whether it says anything about a cooldown: one that comes long after its request does not.
+    pub(super) const fn is_news(&self) -> bool {
+        self.of_own && self.spooled.is_none()
     }
 
     pub(super) fn digest(&self) -> u64 {

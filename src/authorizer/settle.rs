@@ -47,7 +47,7 @@ pub(super) fn made(now: Timestamp, ttl_ms: u64, holds: Holds, note: bytes::Bytes
 }
 
 /// Whether a reservation is of a team in `scope`.
-fn is_of(scope: &rbac::TeamScope, record: &Record) -> Result<bool, Failure> {
+pub(super) fn is_of(scope: &rbac::TeamScope, record: &Record) -> Result<bool, Failure> {
     Ok(*scope == rbac::TeamScope::All || scope.holds(&Ticket::of(record)?.team))
 }
 
@@ -69,12 +69,21 @@ impl<S: Store + Clone> Authorizer<S> {
         upstream_delay_ms: u64,
         scope: &rbac::TeamScope,
     ) -> Result<Booked, Failure> {
-        let report = Report::new(usage, outcome, upstream_delay_ms);
+        self.settle_report(id, &Report::new(usage, outcome, upstream_delay_ms), scope).await
+    }
+
+    /// The same for a report as it stands.
+    pub(super) async fn settle_report(
+        &self,
+        id: ReservationId,
+        report: &Report,
+        scope: &rbac::TeamScope,
+    ) -> Result<Booked, Failure> {
         let snapshot = self.snapshot();
         if let Some(record) = self.store.recall(id)
             && is_of(scope, &record)?
         {
-            match self.try_book(&snapshot, id, record, &report, Source::Recalled).await {
+            match self.try_book(&snapshot, id, record, report, Source::Recalled).await {
                 Ok(Some(booked)) => return Ok(booked),
                 Err(failure @ Failure::Store(_)) => return Err(failure),
                 // What refuses it may have come of a record that is out of date.
@@ -87,12 +96,12 @@ impl<S: Store + Clone> Authorizer<S> {
             if !is_of(scope, &record)? {
                 return Err(Failure::OtherTeam);
             }
-            if was_released(&record) && outcome != Outcome::NotSent {
+            if was_released(&record) && report.outcome != Outcome::NotSent {
                 // Another replica answered a repeat of the request before the first caller's reservation was released.
                 warn!(reservation_id = %id, "a request was sent whose reservation had been released; booking it again");
-                return self.settle_released(id, report.usage, outcome).await;
+                return self.book_released(id, report.clone()).await;
             }
-            if let Some(booked) = self.try_book(&snapshot, id, record, &report, Source::Found).await? {
+            if let Some(booked) = self.try_book(&snapshot, id, record, report, Source::Found).await? {
                 return Ok(booked);
             }
         }
@@ -114,6 +123,7 @@ impl<S: Store + Clone> Authorizer<S> {
         bounds: Bounds,
     ) -> Result<Booked, Failure> {
         let report = Report::new(usage, outcome, upstream_delay_ms).by_request_id();
+        let report = report.keeping_long(self.shared.spool.is_some());
         let unbookable = |violation| unreserved::unbookable(violation, &subject.caller);
         let (policy, caller) = (&*snapshot.policy, caller.clone().map_err(unbookable)?);
         let mut now = self.store.now();
@@ -224,6 +234,10 @@ impl<S: Store + Clone> Authorizer<S> {
         usage: Option<Usage>,
         outcome: Outcome,
     ) -> Result<Booked, Failure> {
+        self.book_released(id, Report::new(usage, outcome, 0)).await
+    }
+
+    async fn book_released(&self, id: ReservationId, report: Report) -> Result<Booked, Failure> {
         let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
         let ticket = Ticket::of(&record)?;
         let holds = record.holds.iter().zip(&ticket.quantities).map(|(hold, quantity)| Hold {
@@ -232,8 +246,7 @@ impl<S: Store + Clone> Authorizer<S> {
             expiring: u64::from(*quantity == Quantity::Requests),
             ..hold.to_owned()
         });
-        // No `request_id` holds a control character, so none gives this id.
-        let again = ticket::derived_id(&ticket.team, &format!("\u{1}{id}"));
+        let again = ticket::again_id(&ticket.team, id);
         let reserve = Reserve {
             id: again,
             may_repeat: true,
@@ -254,8 +267,9 @@ impl<S: Store + Clone> Authorizer<S> {
             Reserved::Repeated(record) => record,
             Reserved::OutOfDate { .. } | Reserved::Refused { .. } => return Err(StoreError::Overflow.into()),
         };
-        let report = Report::new(usage, outcome, 0).of_released(id);
-        self.book(&self.snapshot(), again, record, report).await.map_err(Failure::after_a_change)
+        self.book(&self.snapshot(), again, record, report.of_released(id))
+            .await
+            .map_err(Failure::after_a_change)
     }
 
     pub(super) async fn book(
@@ -279,7 +293,9 @@ impl<S: Store + Clone> Authorizer<S> {
         source: Source,
     ) -> Result<Option<Booked>, Failure> {
         let policy = &*snapshot.policy;
-        let ticket = Ticket::of(&record)?;
+        let mut ticket = Ticket::of(&record)?;
+        // At the prices of when it was acknowledged.
+        ticket.tools.extend(report.spooled.iter().flat_map(|spooled| spooled.tools.iter().cloned()));
         if trace::is_traced() {
             trace::annotate(|| vec![KeyValue::new("tollgate.reservation_id", id.to_string())]);
             if let Some(decision) = ticket::trace_of(&record.note) {
@@ -300,7 +316,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let watched = budgets::watched(snapshot, &ticket, &record.holds, &extras);
         let thresholds = budgets::thresholds(&watched);
         let has_expired = report.is_late(&record, self.store.now());
-        let (cooldown, warning) = match report.of_own {
+        let (cooldown, warning) = match report.is_news() {
             true => {
                 cooldowns::of_report(policy, &ticket, has_expired, report.outcome, report.upstream_delay_ms)
             }

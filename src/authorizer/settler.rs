@@ -147,10 +147,14 @@ impl Settler {
         loop {
             let last = self.0.tasks.is_ending();
             match attempt().await {
-                // A layout can be known again: while one of a later release is tried and taken back.
-                Err(Failure::Store(
-                    StoreError::Unavailable | StoreError::Overloaded | StoreError::LayoutUnsupported(_),
-                )) if !last => {
+                // A layout can be known again: while one of a later release is tried and taken back. And a spool has room again once the
+                // store has taken some of it.
+                Err(
+                    Failure::SpoolFull
+                    | Failure::Store(
+                        StoreError::Unavailable | StoreError::Overloaded | StoreError::LayoutUnsupported(_),
+                    ),
+                ) if !last => {
                     self.0.tasks.pause(next).await;
                     next = (next * 2).min(LONGEST_PAUSE);
                 }

@@ -194,6 +194,9 @@ impl Record {
 
 fn print(screen: &mut Screen, response: &proto::RecordUsageResponse) -> io::Result<()> {
     let colour = screen.colour;
+    if response.spooled {
+        return print_spooled(screen, response);
+    }
     let cost = Style::Bold.paint(&text::money(response.cost.as_ref()), colour);
     let repeated =
         if response.already_recorded { "  (recorded before; nothing was booked again)" } else { "" };
@@ -220,4 +223,17 @@ fn print(screen: &mut Screen, response: &proto::RecordUsageResponse) -> io::Resu
     }
     writeln!(screen)?;
     table.write(screen, "  ", colour)
+}
+
+/// The store does not answer: it is on the disk of the replica.
+fn print_spooled(screen: &mut Screen, response: &proto::RecordUsageResponse) -> io::Result<()> {
+    let colour = screen.colour;
+    let cost = match &response.cost {
+        Some(cost) => Style::Bold.paint(&text::money(Some(cost)), colour),
+        None => "what the store knows of its reservation".to_owned(),
+    };
+    let repeated = if response.already_recorded { "  (kept before; nothing was kept again)" } else { "" };
+    let word = Style::Yellow.paint("spooled:", colour);
+    writeln!(screen, "{word} the store does not answer; to be booked with {cost} when it does{repeated}")?;
+    writeln!(screen, "  reservation {}", response.reservation_id)
 }

@@ -27,7 +27,7 @@ pub(super) struct Replicas {
 /// What the end of both helps says.
 const ENDS: &str =
     "Each replica announces itself every 5 seconds. It is listed for an hour after it was last seen, and as not ready once that is 15 seconds
-ago.
+ago. What it has spooled are reports of usage that it keeps until the store has taken them.
 
 Exit codes: 0 shown, 2 failed.";
 
@@ -72,8 +72,15 @@ impl List {
         } else if replicas.is_empty() {
             writeln!(screen, "no replica has announced itself within the last hour")?;
         } else {
-            let mut table =
-                Table::new(["NAME", "VERSION", "READY", "POLICY REVISION", "STARTED", "LAST SEEN"]);
+            let mut table = Table::new([
+                "NAME",
+                "VERSION",
+                "READY",
+                ">SPOOLED",
+                "POLICY REVISION",
+                "STARTED",
+                "LAST SEEN",
+            ]);
             for replica in &replicas {
                 table.row(if replica.ready { Style::Green } else { Style::Yellow }, row(replica));
             }
@@ -84,12 +91,13 @@ impl List {
     }
 }
 
-fn row(replica: &Replica) -> [String; 6] {
+fn row(replica: &Replica) -> [String; 7] {
     let instant = |at: &Option<_>| at.as_ref().map_or_else(|| "-".to_owned(), text::instant);
     [
         text::shown(&replica.name),
         text::shown(&replica.version),
         if replica.ready { "yes" } else { "no" }.to_owned(),
+        text::group(replica.spooled_requests.unsigned_abs().into()),
         text::shown(&replica.policy_revision),
         instant(&replica.start_time),
         instant(&replica.last_seen_time),

@@ -32,12 +32,13 @@ use super::{
 };
 use crate::{
     access::SessionKeyError,
-    app::{self, App, DecisionOutputs, Listen, Parts},
+    app::{self, App, DecisionOutputs, Listen, Parts, SpoolDelivery},
     domain::policy::Policy,
     policy_file::{PolicyAttempt, PolicySource, PolicySourceError, Reload, ReloadOutcome},
     runtime::clock::Clock,
     server::{Server, StartError, TlsError, TlsSource},
     settings::{ExposureError, Settings, SettingsError, SettingsFlags, StoreUrl, check_exposure},
+    spool::{Spool, SpoolOpenError},
     store::{
         Calls, Store, Unreported,
         embedded::{EmbeddedStore, OpenError},
@@ -110,6 +111,8 @@ enum ServeError {
     Meters(#[from] MetersError),
     #[error("the decision log `{0}` cannot be opened: {1}; choose another file with --decision-log-file")]
     DecisionLog(String, io::Error),
+    #[error(transparent)]
+    Spool(#[from] SpoolOpenError),
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
     #[error("open calls did not end within {0:?} and were cut off")]
@@ -232,6 +235,7 @@ where
         decisions: parts.decisions.written_to(decisions),
         meters: meters.clone(),
         tracing: tracing.clone(),
+        spool: spool(settings, &first)?,
         ..parts
     });
     let reloads = app.reloads();
@@ -241,6 +245,7 @@ where
     tokio::spawn(app.follow_policy(source.policy(), changes));
     let pages = pages(&app, settings, tls.as_ref(), &make_store).await?;
     tokio::spawn(app.deliver_alerts(make_store()?));
+    let delivery = app.deliver_spooled(make_store()?);
     tokio::spawn(app.record_policies(make_store()?, source.policy(), source.subscribe()));
     let listen = Listen {
         address: settings.listen,
@@ -262,7 +267,7 @@ where
     };
     run_until_told(&source, &mut record, &mut attempts, [hangup, terminate, interrupt]).await;
     info!(drain_timeout_seconds = settings.drain_timeout.as_secs_f64(), "stopping: open calls may end");
-    let drained = stop(&app, server, pages, settings.drain_timeout).await;
+    let drained = stop(&app, server, (pages, delivery), settings.drain_timeout).await;
     // The policy is followed to the end.
     while let Ok(attempt) = attempts.try_recv() {
         record(attempt);
@@ -274,13 +279,25 @@ where
     if drained { Ok(()) } else { Err(ServeError::Drain(settings.drain_timeout)) }
 }
 
+/// Opens the spool, if there is to be one, and takes up what is in it.
+fn spool(settings: &Settings, policy: &Policy) -> Result<Option<Spool>, SpoolOpenError> {
+    let open = |dir: &PathBuf| Spool::open(dir, settings.spool_max_size, &policy.organization.id);
+    settings.spool_directory.as_ref().map(open).transpose()
+}
+
 fn cores() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// Stops what is served within `drain`; whether all has ended. Pages are served for as long as calls are open, so that operators see how
-/// the stop goes, and what was changed from them is made and recorded before the process ends.
-async fn stop(app: &App, server: Server, pages: Option<JoinHandle<()>>, drain: Duration) -> bool {
+/// the stop goes, and what was changed from them is made and recorded before the process ends. What the last calls have left in the spool
+/// is delivered in the time that is left.
+async fn stop<S: Store + Clone>(
+    app: &App,
+    server: Server,
+    (pages, delivery): (Option<JoinHandle<()>>, Option<SpoolDelivery<S>>),
+    drain: Duration,
+) -> bool {
     let ends = Instant::now() + drain;
     app.end_streams().await;
     let drained = server.stop().await;
@@ -292,6 +309,9 @@ async fn stop(app: &App, server: Server, pages: Option<JoinHandle<()>>, drain: D
     if let Some(pages) = pages {
         // So that people are told what became of it. One who reads nothing is left.
         let _ = timeout(PAGES_END, pages).await;
+    }
+    if let Some(delivery) = delivery {
+        delivery.flush(ends).await;
     }
     drained && changed
 }

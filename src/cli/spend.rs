@@ -155,7 +155,21 @@ pub(super) fn print(screen: &mut Screen, report: &proto::GetSpendResponse) -> io
             ],
         );
     }
-    table.write(screen, "", colour)
+    table.write(screen, "", colour)?;
+    let spooled = match &report.organization {
+        Some(organization) => vec![organization],
+        None => report.teams.iter().collect(),
+    };
+    for line in spooled.into_iter().filter(|line| line.spooled_requests > 0) {
+        let count = text::group(line.spooled_requests.unsigned_abs().into());
+        let cost = text::money(line.spooled_cost.as_ref());
+        let text = format!(
+            "{count} reports ({cost}) of {} are in none of these: replicas keep them until the store has taken them",
+            line.name
+        );
+        writeln!(screen, "{}", Style::Yellow.paint(&text, colour))?;
+    }
+    Ok(())
 }
 
 /// When a budget is used up at this pace, in `zone`.

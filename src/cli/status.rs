@@ -80,6 +80,9 @@ fn print(
     writeln!(screen, "  registry  read {}, {fresh}", instant(&snapshot.read_time))?;
     let reachable = state(store.reachable, "answers", "does not answer");
     writeln!(screen, "  store     {}, {reachable}", names::short(store.kind()))?;
+    if let Some(spool) = &status.spool {
+        print_spool(screen, spool)?;
+    }
     if !store.calls.is_empty() {
         writeln!(screen)?;
         calls(store).write(screen, "  ", colour)?;
@@ -94,6 +97,30 @@ fn print(
         writeln!(screen, "{}", Style::Yellow.paint(&text::plain(warning), colour))?;
     }
     Ok(())
+}
+
+/// What is acknowledged and not in the books yet.
+fn print_spool(screen: &mut Screen, spool: &proto::Spool) -> io::Result<()> {
+    let colour = screen.colour;
+    let group = |count: i64| text::group(count.unsigned_abs().into());
+    let mut line = match &spool.oldest_time {
+        None => "empty".to_owned(),
+        Some(oldest) => {
+            let waiting = format!(
+                "{} reports ({}) wait to be booked, the oldest since {}",
+                group(spool.record_count),
+                text::money(spool.cost.as_ref()),
+                text::instant(oldest)
+            );
+            Style::Yellow.paint(&waiting, colour)
+        }
+    };
+    if spool.refused_count > 0 {
+        let refused = format!("{} refused and kept aside", group(spool.refused_count));
+        line = format!("{line}, {}", Style::Red.paint(&refused, colour));
+    }
+    let (bytes, max) = (group(spool.byte_count), group(spool.max_byte_count));
+    writeln!(screen, "  spool     {line}; {bytes} of {max} bytes")
 }
 
 fn calls(store: &StoreStatus) -> Table {

@@ -25,6 +25,8 @@ pub enum AlertKind {
     UsageDrift,
     /// A changed policy did not load.
     PolicyRejected,
+    /// Reports of usage wait to be booked.
+    SpoolBacklog,
     /// Usage without a reservation was refused for its bound.
     UnreservedRefused,
     /// Replicas of an earlier release do not know the layout that a later one writes.
@@ -35,7 +37,7 @@ pub enum AlertKind {
 
 impl AlertKind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::BudgetThreshold,
         Self::BudgetExhausted,
         Self::BudgetForecast,
@@ -46,6 +48,7 @@ impl AlertKind {
         Self::UnsettledHigh,
         Self::UsageDrift,
         Self::PolicyRejected,
+        Self::SpoolBacklog,
         Self::UnreservedRefused,
         Self::LayoutMismatch,
         Self::Test,
@@ -65,6 +68,7 @@ impl AlertKind {
             Self::UnsettledHigh => "unsettled_high",
             Self::UsageDrift => "usage_drift",
             Self::PolicyRejected => "policy_rejected",
+            Self::SpoolBacklog => "spool_backlog",
             Self::UnreservedRefused => "unreserved_refused",
             Self::LayoutMismatch => "layout_mismatch",
             Self::Test => "test",
@@ -75,7 +79,9 @@ impl AlertKind {
     #[must_use]
     pub const fn severity(self) -> Severity {
         match self {
-            Self::BudgetExhausted | Self::UpstreamKeyRefused | Self::StoreOutage => Severity::Critical,
+            Self::BudgetExhausted | Self::UpstreamKeyRefused | Self::StoreOutage | Self::SpoolBacklog => {
+                Severity::Critical
+            }
             Self::BudgetThreshold
             | Self::BudgetForecast
             | Self::UpstreamCooldown
@@ -99,6 +105,7 @@ impl AlertKind {
             | Self::UnsettledHigh
             | Self::UsageDrift
             | Self::PolicyRejected
+            | Self::SpoolBacklog
             | Self::LayoutMismatch => true,
             Self::BudgetThreshold
             | Self::BudgetExhausted

@@ -86,6 +86,24 @@ pub enum Occasion {
         /// How many requests that replica has decided without it.
         #[serde(default, skip_serializing_if = "is_zero")]
         degraded: u64,
+        /// How many reports of usage that replica has kept, to be booked afterwards.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        spooled: u64,
+    },
+    /// Reports of usage that a replica has acknowledged are not in the books.
+    SpoolBacklog {
+        /// The name of its spool.
+        spool: Arc<str>,
+        /// The replica.
+        replica: Arc<str>,
+        /// How many wait.
+        records: u64,
+        /// When the oldest of them was acknowledged; 0: none waits.
+        oldest: Timestamp,
+        /// How many were refused for good.
+        refused: u64,
+        /// Why it acknowledges no more; empty: it does.
+        lost: Arc<str>,
     },
     /// Many reservations of a team have expired without a report.
     UnsettledHigh {
@@ -142,6 +160,7 @@ impl Occasion {
             Self::Pause { .. } => AlertKind::Pause,
             Self::PolicyRejected { .. } => AlertKind::PolicyRejected,
             Self::StoreOutage { .. } => AlertKind::StoreOutage,
+            Self::SpoolBacklog { .. } => AlertKind::SpoolBacklog,
             Self::UnsettledHigh { .. } => AlertKind::UnsettledHigh,
             Self::UnreservedRefused { .. } => AlertKind::UnreservedRefused,
             Self::BudgetForecast { .. } => AlertKind::BudgetForecast,
@@ -162,6 +181,7 @@ impl Occasion {
             Self::UnsettledHigh { team, .. } | Self::UnreservedRefused { team, .. } => team.to_string(),
             Self::BudgetForecast { counter, .. } => counter.to_string(),
             Self::UsageDrift { drift, .. } => drift.subject(),
+            Self::SpoolBacklog { spool, .. } => spool.to_string(),
             // An organization has one policy and one store.
             Self::PolicyRejected { .. } | Self::StoreOutage { .. } | Self::LayoutMismatch { .. } => {
                 String::new()

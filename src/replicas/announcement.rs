@@ -1,6 +1,6 @@
 //! What a replica says of itself, as JSON that adjacent releases read alike.
 
-use std::sync::Once;
+use std::{cmp::Reverse, collections::BTreeMap, sync::Once};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,7 @@ use tracing::{debug, warn};
 
 use crate::{
     domain::Timestamp,
+    spool::Spool,
     store::{LAYOUT, MAX_REPLICA_VALUE},
     upstream::{KeyUse, LiveKey, UpstreamKeys},
 };
@@ -34,6 +35,50 @@ pub struct Announcement {
     pub ready: bool,
     /// The Groq keys that it knows, by project.
     pub upstream_keys: Vec<UpstreamKeyReport>,
+    /// The reports of usage that it keeps until the store has taken them; `None`: it has no spool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spool: Option<SpoolReport>,
+}
+
+/// What a replica says of its spool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SpoolReport {
+    /// Its name, which another process that has it later says as well.
+    pub name: String,
+    /// The reports.
+    #[serde(rename = "record_count")]
+    pub records: u64,
+    /// What they cost, as far as it is known.
+    pub cost_nano_usd: u64,
+    /// Whether people have to look at it.
+    #[serde(rename = "backlog")]
+    pub is_backlog: bool,
+    /// The same of each team: reports, and what they cost. At most [`MAX_SPOOL_TEAMS`].
+    pub teams: BTreeMap<String, (u64, u64)>,
+}
+
+/// The teams that a replica tells the spooled reports of. What other teams have is in the sums.
+pub const MAX_SPOOL_TEAMS: usize = 100;
+
+impl SpoolReport {
+    /// What a spool keeps at `now`.
+    #[must_use]
+    pub fn new(spool: &Spool, now: Timestamp) -> Self {
+        let state = spool.state();
+        let named = state.teams.iter().filter(|(team, _)| !team.is_empty());
+        let mut teams: Vec<_> = named.map(|(team, sums)| (team.to_string(), *sums)).collect();
+        // The largest; and a stable sort, so the same ones each time.
+        teams.sort_by_key(|(_, (_, cost))| Reverse(*cost));
+        teams.truncate(MAX_SPOOL_TEAMS);
+        Self {
+            name: spool.name().to_string(),
+            records: state.records,
+            cost_nano_usd: state.cost_nanos,
+            is_backlog: state.is_backlog(now),
+            teams: teams.into_iter().collect(),
+        }
+    }
 }
 
 /// What a replica says of a Groq key.
@@ -89,7 +134,14 @@ impl Announcement {
             start: Some(start),
             ready,
             upstream_keys: UpstreamKeyReport::all(upstream),
+            spool: None,
         }
+    }
+
+    /// The same of a replica that keeps reports.
+    #[must_use]
+    pub fn with_spool(self, spool: Option<SpoolReport>) -> Self {
+        Self { spool, ..self }
     }
 
     /// What the replica `name` said; nothing where that cannot be read, of which the first in the life of the process is a warning: who

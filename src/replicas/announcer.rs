@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::Announcement;
+use super::{Announcement, SpoolReport};
 use crate::{
     domain::Timestamp,
     live::Live,
@@ -13,6 +13,7 @@ use crate::{
         clock::{Clock, Monotonic},
         replica_name,
     },
+    spool::Spool,
     store::{Replicas, StoreError},
     upstream::UpstreamKeys,
 };
@@ -27,6 +28,7 @@ pub struct Announcer<S> {
     store: S,
     live: Arc<Live>,
     upstream: Arc<UpstreamKeys>,
+    spool: Option<Spool>,
     name: Arc<str>,
     clock: Clock,
     begun: Monotonic,
@@ -42,7 +44,14 @@ impl<S: Replicas> Announcer<S> {
     #[must_use]
     pub fn new(store: S, live: Arc<Live>, upstream: Arc<UpstreamKeys>, clock: Clock) -> Self {
         let (name, begun) = (replica_name().into(), clock.monotonic());
-        Self { store, live, upstream, name, clock, begun, start: None, is_failing: false, omitted: 0 }
+        let (spool, start) = (None, None);
+        Self { store, live, upstream, spool, name, clock, begun, start, is_failing: false, omitted: 0 }
+    }
+
+    /// The same of a process that keeps reports in `spool`.
+    #[must_use]
+    pub fn with_spool(self, spool: Option<Spool>) -> Self {
+        Self { spool, ..self }
     }
 
     /// Announces it again and again until dropped, or until the sender of `stop` is. Once told to stop, it is announced as not ready; its
@@ -76,7 +85,8 @@ impl<S: Replicas> Announcer<S> {
         // The store answers where this is heard, so what is left is what decisions look at.
         let ready = may_be_ready && self.live.freshness().is_fresh();
         let revision = Arc::clone(&self.live.peek().revision);
-        let said = Announcement::new(&revision, start, ready, &self.upstream);
+        let spool = self.spool.as_ref().map(|spool| SpoolReport::new(spool, self.clock.now()));
+        let said = Announcement::new(&revision, start, ready, &self.upstream).with_spool(spool);
         let (bytes, count) = said.to_bytes().map_err(|reason| {
             debug!(%reason, "what this replica says of itself cannot be written");
             StoreError::Corrupt

@@ -2,12 +2,14 @@
 
 mod announcement;
 mod announcer;
+mod spooled;
 mod upstream;
 
 use std::{sync::Arc, time::Duration};
 
-pub use announcement::{Announcement, UpstreamKeyReport, UpstreamKeyState};
+pub use announcement::{Announcement, MAX_SPOOL_TEAMS, SpoolReport, UpstreamKeyReport, UpstreamKeyState};
 pub use announcer::{Announcer, EVERY};
+pub use spooled::{Spooled, spooled};
 pub use upstream::{MergedUpstreamKey, UpstreamKeyReplica, merged_upstream_keys};
 
 use crate::{

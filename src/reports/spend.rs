@@ -20,7 +20,9 @@ use crate::{
         rbac::TeamScope,
     },
     live::Live,
-    store::{Ledger, StoreError, Usage, UsageAmounts, UsageKey, each_line},
+    replicas::{self, Spooled},
+    spool::Spool,
+    store::{Ledger, Replicas, StoreError, Usage, UsageAmounts, UsageKey, each_line},
 };
 
 /// A page with more lines than this is larger than an answer may be: no further team is read for it.
@@ -80,6 +82,8 @@ pub struct SpendReport {
     pub by_key: BTreeMap<Arc<str>, SpendLine>,
     /// By day, as `20261123`.
     pub by_day: BTreeMap<u32, SpendLine>,
+    /// Reports that replicas keep until the store has taken them, and what they cost in nano-dollars. They are in nothing above.
+    pub spooled: (u64, u64),
 }
 
 /// One page of reports.
@@ -122,15 +126,22 @@ pub struct Spending<S> {
     store: S,
     live: Arc<Live>,
     past: PastDays,
+    spool: Option<Spool>,
     /// One report at a time: a large one takes seconds of the core, piece by piece, and decisions come in between.
     turn: Arc<Semaphore>,
 }
 
-impl<S: Ledger + Usage> Spending<S> {
+impl<S: Ledger + Usage + Replicas> Spending<S> {
     /// Reports what is in `store`, with the budgets in force in `live`. What `past` has of months that are over is not read again.
     #[must_use]
     pub fn new(store: S, live: Arc<Live>, past: PastDays) -> Self {
-        Self { store, live, past, turn: Arc::new(Semaphore::new(1)) }
+        Self { store, live, past, spool: None, turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// The same with what this replica keeps in its spool.
+    #[must_use]
+    pub fn with_spool(self, spool: Option<Spool>) -> Self {
+        Self { spool, ..self }
     }
 
     /// Reports the spend of the teams in `scope`; of the organization only if that is all teams.
@@ -154,7 +165,9 @@ impl<S: Ledger + Usage> Spending<S> {
         let outlook = Outlook::new(&policy.calendar, now);
         let outlook = Some(outlook).filter(|outlook| outlook.today().month_number() == month);
         let time_zone = policy.calendar.zone_name().unwrap_or_default().to_owned();
-        let of_month = OfMonth { policy, month, outlook };
+        // Without what others have said there is still the report.
+        let spooled = replicas::spooled(&self.store, self.spool.as_ref(), now).await.unwrap_or_default();
+        let of_month = OfMonth { policy, month, outlook, spooled };
         if !query.team.is_empty() {
             let name = names
                 .get(query.team.as_str())
@@ -200,12 +213,14 @@ impl<S: Ledger + Usage> Spending<S> {
         let organization = &of_month.policy.organization;
         let limit = &organization.limits.month;
         let report = self.report(of_month, (&limit.counter, Some(limit)), Arc::from("")).await?;
-        Ok(SpendReport { name: organization.id.clone(), ..report })
+        Ok(SpendReport { name: organization.id.clone(), spooled: of_month.spooled.all, ..report })
     }
 
     async fn team_report(&self, of_month: &OfMonth<'_>, name: Arc<str>) -> Result<SpendReport, SpendError> {
         let limit = of_month.policy.teams.get(&name).map(|team| &*team.limits.month);
-        self.report(of_month, (&team_month_counter(&name), limit), name).await
+        let spooled = of_month.spooled.teams.get(&*name).copied().unwrap_or_default();
+        let report = self.report(of_month, (&team_month_counter(&name), limit), name).await?;
+        Ok(SpendReport { spooled, ..report })
     }
 
     async fn report(
@@ -249,6 +264,7 @@ struct OfMonth<'p> {
     month: u32,
     /// `None`: it is not the current month.
     outlook: Option<Outlook>,
+    spooled: Spooled,
 }
 
 impl SpendReport {

@@ -133,8 +133,8 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         };
         let booked = match &subject {
             parse::Subject::Reservation(name) => {
-                let settle = self.authorizer.settle_named(name, usage, outcome, upstream_delay_ms, &scope);
-                by(until, settle).await.unwrap_or_else(|error| Err(error.into()))
+                let record = self.authorizer.record_named(name, usage, outcome, upstream_delay_ms, &scope);
+                by(until, record).await.unwrap_or_else(|error| Err(error.into()))
             }
             parse::Subject::Unreserved(subject) => {
                 let snapshot = self.authorizer.snapshot();
@@ -142,15 +142,14 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
                 caller_within(&scope, &subject.caller, &caller, Permission::Record)?;
                 let bounds = bounds(&access::session(&extensions));
                 // Boxed: a report without a reservation is rare.
-                let settle = Box::pin(self.authorizer.settle_unreserved(
+                let record = Box::pin(self.authorizer.record_unreserved(
                     (&snapshot, &caller),
                     subject,
-                    usage,
-                    outcome,
+                    (usage, outcome),
                     upstream_delay_ms,
                     bounds,
                 ));
-                let booked = by(until, settle).await.unwrap_or_else(|error| Err(error.into()));
+                let booked = by(until, record).await.unwrap_or_else(|error| Err(error.into()));
                 if let Err(Failure::UnreservedBound(_)) = &booked {
                     let team = caller.as_ref().ok().map(|caller| &*caller.team.name);
                     record_refused(&self.audit, &access::session(&extensions), RECORD_USAGE, team);
@@ -170,7 +169,7 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
             self.upstream.refused(&key, self.authorizer.store().now());
         }
         let policy_revision = self.authorizer.snapshot().revision.to_string();
-        let booked = RecordUsageResponse { policy_revision, ..answer::booked(booked) };
+        let booked = RecordUsageResponse { policy_revision, ..answer::recorded(booked) };
         Ok(Response::new(match subject {
             // By the name that the caller knows.
             parse::Subject::Reservation(name @ ReservationName::Degraded(_)) => {

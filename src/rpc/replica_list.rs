@@ -45,7 +45,10 @@ fn shown(replica: &Replica, now: Timestamp) -> proto::Replica {
         start_time: said.start.map(timestamp),
         last_seen_time: Some(timestamp(replica.last_seen)),
         ready: replica.is_ready(now),
-        spooled_requests: 0,
+        spooled_requests: said
+            .spool
+            .as_ref()
+            .map_or(0, |spool| i64::try_from(spool.records).unwrap_or(i64::MAX)),
     }
 }
 

@@ -10,7 +10,7 @@ use tracing::{debug, error, warn};
 
 use crate::{
     access::{OtherTeam, Reach},
-    authorizer::{Authorizer, Booked, Failure, ReservationName, Settler},
+    authorizer::{Authorizer, Booked, Failure, Recorded, ReservationName, Settler},
     domain::{
         rbac::TeamScope,
         request::{Outcome, Usage},
@@ -78,25 +78,27 @@ async fn settle_now<S: Store + Clone>(
     settler: Settler,
 ) {
     let id = name.id();
-    let mut booked = book(&authorizer, &name, &report, &reach.scope, &settler).await;
+    let mut recorded = record(&authorizer, &name, &report, &reach.scope, &settler).await;
     if let (
         Err(failure @ (Failure::NotPriced(_) | Failure::UnknownTool(_) | Failure::ImpossibleUsage(_))),
         Some(_),
-    ) = (&booked, &report.usage)
+    ) = (&recorded, &report.usage)
     {
         // It is not lost: the team's rule for unreported requests decides.
         error!(reservation_id = %id, error = %failure, "the usage that Groq reports cannot be booked");
         report = Report { usage: None, ..report };
-        booked = book(&authorizer, &name, &report, &reach.scope, &settler).await;
+        recorded = record(&authorizer, &name, &report, &reach.scope, &settler).await;
     }
-    if booked.as_ref().is_ok_and(|booked| lost_what_was_used(booked, &report)) {
+    if matches!(&recorded, Ok(Recorded::Booked(booked)) if lost_what_was_used(booked, &report)) {
         warn!(reservation_id = %id, "a request was sent whose reservation had been released; booking it again");
-        booked = settler
-            .until_answered(|| authorizer.settle_released(id, report.usage.clone(), report.outcome))
-            .await;
+        let again = || authorizer.settle_released(id, report.usage.clone(), report.outcome);
+        recorded = settler.until_answered(again).await.map(Recorded::Booked);
     }
-    match booked {
-        Ok(booked) => debug!(reservation_id = %id, cost_nano_usd = booked.cost.nanos(), "exchange settled"),
+    match recorded {
+        Ok(Recorded::Booked(booked)) => {
+            debug!(reservation_id = %id, cost_nano_usd = booked.cost.nanos(), "exchange settled");
+        }
+        Ok(Recorded::Spooled(_)) => debug!(reservation_id = %id, "exchange kept in the spool"),
         Err(failure) => {
             // The proxy named a team that the reservation does not belong to.
             if failure == Failure::OtherTeam {
@@ -107,16 +109,16 @@ async fn settle_now<S: Store + Clone>(
     }
 }
 
-async fn book<S: Store + Clone>(
+async fn record<S: Store + Clone>(
     authorizer: &Authorizer<S>,
     name: &ReservationName,
     report: &Report,
     scope: &TeamScope,
     settler: &Settler,
-) -> Result<Booked, Failure> {
+) -> Result<Recorded, Failure> {
     let Report { outcome, usage, upstream_delay_ms } = report;
     settler
-        .until_answered(|| authorizer.settle_named(name, usage.clone(), *outcome, *upstream_delay_ms, scope))
+        .until_answered(|| authorizer.record_named(name, usage.clone(), *outcome, *upstream_delay_ms, scope))
         .await
 }
 

@@ -250,6 +250,7 @@ fn failure_of(failure: &Failure, effect: Effect, asked: &str) -> Status {
         Failure::UnreservedBound(_) => {
             table::UNRESERVED_BOUND_EXCEEDED.error(message, Precondition("unreserved".to_owned()))
         }
+        Failure::SpoolFull => table::SPOOL_FULL.error(message, Quota("spool")),
         Failure::TooManyWindows => {
             let mut errors = FieldErrors::default();
             errors.add("descriptors", message);

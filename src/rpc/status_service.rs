@@ -20,6 +20,7 @@ use crate::{
     authorizer::Shared,
     policy_file::{PolicyStatus, Rejection},
     runtime::clock::Clock,
+    spool::SpoolState,
     store::{CallOutcome, Calls, Store, StoreCall, StoreKind, Unreported, redis::Hazards},
 };
 
@@ -59,7 +60,7 @@ impl StatusFacts {
             finding_count: count(policy.warnings.len()),
             rejected: policy.rejected.as_ref().map(rejection),
             redis_warnings: self.hazards.load().iter().map(ToString::to_string).collect(),
-            spool: None,
+            spool: self.shared.spool.as_ref().map(|spool| kept(&spool.state())),
         }
     }
 
@@ -108,6 +109,19 @@ fn rejection(rejection: &Rejection) -> PolicyRejection {
         reject_time: Some(answer::timestamp(rejection.at)),
         findings: findings(&rejection.findings),
         finding_count: count(rejection.findings.len()),
+    }
+}
+
+fn kept(state: &SpoolState) -> proto::Spool {
+    let int = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    proto::Spool {
+        record_count: int(state.records),
+        cost: (state.records > 0).then(|| answer::money(state.cost_nanos)),
+        oldest_time: state.oldest.map(answer::timestamp),
+        byte_count: int(state.bytes),
+        max_byte_count: int(state.max_bytes),
+        refused_count: int(state.refused),
+        delivered_count: int(state.delivered),
     }
 }
 

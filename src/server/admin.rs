@@ -29,6 +29,7 @@ use crate::{
     domain::rbac::{Need, VERBOSE_READINESS, page_of},
     http::{self, PageError},
     rpc::{PageFault, StatusFacts, proto::GetStatusResponse, to_json},
+    spool::SpoolState,
     store::Store,
     telemetry::{Meters, PAGE_TYPE},
 };
@@ -164,6 +165,10 @@ async fn ready<S: Store>(
             Err(why) => writeln!(lines, "not ok {name}: {why}"),
         };
     }
+    // Beside them: a replica decides without it.
+    if let Some(spool) = &pages.facts.shared.spool {
+        let _ = writeln!(lines, "{}", spool_line(&spool.state()));
+    }
     let is_verbose = page == VERBOSE_READINESS;
     let failed = checks.iter().find_map(|check| Some((check.fault, check.result.as_ref().err()?)));
     match failed {
@@ -173,6 +178,16 @@ async fn ready<S: Store>(
             let text = if is_verbose { lines } else { format!("{why}\n") };
             PageError::not_ready(fault, why, text).answer(&headers)
         }
+    }
+}
+
+/// What the spool says, which changes nothing about readiness.
+fn spool_line(state: &SpoolState) -> String {
+    let SpoolState { records, refused, bytes, max_bytes, lost, .. } = state;
+    let kept = format!("{records} records in {bytes} of {max_bytes} bytes, {refused} refused");
+    match lost {
+        Some(lost) => format!("not ok spool: {kept}: {lost}"),
+        None => format!("ok spool: {kept}"),
     }
 }
 

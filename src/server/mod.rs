@@ -257,6 +257,7 @@ async fn beside<S: Store + Clone, F>(setup: &Setup<F>, store: &S) -> JoinTask<()
     health::tell(&mut health.clone(), ServingStatus::NotServing).await;
     let live = Arc::clone(&shared.live);
     let announcer = Announcer::new(store.clone(), live, Arc::clone(upstream), runtime.clock.clone());
+    let announcer = announcer.with_spool(shared.spool.clone());
     // Not awaited at the end: it delays no stop.
     tokio::spawn(announcer.run(stop.clone()));
     tokio::spawn(Arc::clone(&shared.live).record_denials(store.clone(), stop.clone()));

@@ -87,6 +87,7 @@ pub(super) fn services<S: Store + Clone>(core: Core<'_, S>) -> Services<S> {
     let ServiceParts { guard, past, upstream, tracing, .. } = core.parts;
     let spending =
         Spending::new(core.authorizer.store().clone(), Arc::clone(&core.shared.live), past.clone());
+    let spending = spending.with_spool(core.shared.spool.clone());
     let audit = guard.audit().clone();
     let policy = PolicyRpc::new(core.authorizer.clone(), spending, Arc::clone(upstream), audit);
     let check = CheckRpc::new(core.authorizer.clone(), Arc::clone(upstream), tracing.clone());

@@ -152,6 +152,12 @@ impl Settings {
                 given.origin("decision_log_file")
             ));
         }
+        if self.spool_directory.is_some() && matches!(self.store, StoreUrl::Embedded { .. }) {
+            self.warnings.push(format!(
+                "{}: the embedded store is on this machine as well, so a spool helps only on another disk",
+                given.origin("spool_directory")
+            ));
+        }
         if self.audit_file.is_some() && !self.audit_sinks().contains(&AuditSink::File) {
             self.warnings.push(format!(
                 "{}: nothing is written to it, as audit_sinks does not name `file`",

@@ -112,6 +112,8 @@ const CONNECTION: Time = Time(Duration::from_millis(10), DAY.saturating_mul(365)
 const AUDIT: Time = Time(DAY, DAY.saturating_mul(3_650));
 /// From less than one answer to more memory than a replica has for all its clients.
 const UNREAD: Size = Size(1 << 10, 1 << 30);
+/// From room for a thousand reports and the log to more than a day of any replica's.
+const SPOOL: Size = Size(2 << 20, 1 << 40);
 /// Pushing more often than each second costs more than it tells; after an hour, what is shown has long changed.
 const PUSH: Time = Time(SECOND, HOUR);
 /// Metrics of more teams than this are for another system than Prometheus.
@@ -153,6 +155,15 @@ State {
     ///
     /// After it the answer is `UNAVAILABLE`. With the embedded store, this is how long `Authorize` waits for a disk that stalls.
     store_timeout: Duration, STORE, = MS.saturating_mul(250);
+    /// Where to keep reports of usage while the store does not answer; another directory for each replica
+    ///
+    /// [The spool](operations.md#the-spool). Without it `RecordUsage` is then `UNAVAILABLE`. It has to be on a disk that outlives the
+    /// process. With the embedded store it helps only on another disk.
+    spool_directory: Option<PathBuf>, File, or "none: nothing is kept";
+    /// How much of the disk the spool may take
+    ///
+    /// Past it `RecordUsage` is `RESOURCE_EXHAUSTED`. A report takes about 1 KiB.
+    spool_max_size: u64, SPOOL, = 1 << 30;
     /// The ACL user for Redis
     ///
     /// It may stand in the address instead. It needs a password.

@@ -132,7 +132,10 @@ impl Disk {
 
     /// Gives back to the system pages that are no longer used.
     pub(super) fn shrink(&self) -> rusqlite::Result<()> {
-        self.connection.execute_batch("PRAGMA incremental_vacuum")?;
+        let mut vacuum = self.connection.prepare("PRAGMA incremental_vacuum")?;
+        let mut freed = vacuum.query([])?;
+        // Each step frees a page.
+        while freed.next()?.is_some() {}
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
     }
 

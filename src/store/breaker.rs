@@ -101,6 +101,12 @@ impl Breaker {
         self.state.load(Ordering::Relaxed) != CLOSED && u128::from(since) < SHOWN_FOR.as_millis()
     }
 
+    /// Whether the store did not answer decisions a moment ago; one that is slow does. Lets no call through.
+    #[must_use]
+    pub fn is_refusing(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == OPEN && self.is_open()
+    }
+
     /// Lets one call through each [`PROBE_EVERY`].
     fn probes(&self, now: Instant) -> bool {
         let (now, at) = (self.ms(now), self.probe_at.load(Ordering::Relaxed));

@@ -286,12 +286,33 @@ mod tests {
                 r#"{"kind":"policy_rejected","file":"p.toml","finding":"x","revision":"5e9f"}"#,
             ),
             (
-                Occasion::StoreOutage { start: Timestamp(7), replica: text("gate-1:1"), degraded: 0 },
+                Occasion::StoreOutage {
+                    start: Timestamp(7),
+                    replica: text("gate-1:1"),
+                    degraded: 0,
+                    spooled: 0,
+                },
                 r#"{"kind":"store_outage","start":7,"replica":"gate-1:1"}"#,
             ),
             (
-                Occasion::StoreOutage { start: Timestamp(7), replica: text("gate-1:1"), degraded: 9 },
+                Occasion::StoreOutage {
+                    start: Timestamp(7),
+                    replica: text("gate-1:1"),
+                    degraded: 9,
+                    spooled: 0,
+                },
                 r#"{"kind":"store_outage","start":7,"replica":"gate-1:1","degraded":9}"#,
+            ),
+            (
+                Occasion::SpoolBacklog {
+                    spool: text("1f2e3d4c"),
+                    replica: text("gate-1:1"),
+                    records: 3,
+                    oldest: Timestamp(7),
+                    refused: 1,
+                    lost: text(""),
+                },
+                r#"{"kind":"spool_backlog","spool":"1f2e3d4c","replica":"gate-1:1","records":3,"oldest":7,"refused":1,"lost":""}"#,
             ),
             (
                 Occasion::UnsettledHigh { team: text("a"), expired: 12, total: 40 },

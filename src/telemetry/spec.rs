@@ -78,7 +78,7 @@ DecisionDuration: Histogram "tollgate.decision.duration" "s" => "tollgate_decisi
 WaitDuration: Histogram "tollgate.wait.duration" "s" => "tollgate_wait_duration_seconds" ["decision"]
     "How long requests with max_wait took until their decision";
 Settlements: Counter "tollgate.settlements" "" => "tollgate_settlements_total" ["organization", "team", "outcome", "result"]
-    "Reports of usage, by how the request ended and how it was booked";
+    "Reports of usage, by how the request ended and how it was booked; one that was spooled is counted again when it is booked";
 Tokens: Counter "tollgate.tokens" "" => "tollgate_tokens_total" ["organization", "team", "model", "kind"]
     "Tokens booked; kind is input (not cached), cached_input or output, which add up";
 ReasoningTokens: Counter "tollgate.reasoning_tokens" "" => "tollgate_reasoning_tokens_total" ["organization", "team", "model"]
@@ -157,6 +157,12 @@ CommitDuration: Histogram "tollgate.embedded.commit.duration" "s" => "tollgate_e
     "How long a transaction of the embedded store took, its sync included";
 SyncDuration: Histogram "tollgate.embedded.sync.duration" "s" => "tollgate_embedded_sync_duration_seconds" []
     "How long the embedded store's disk took to make a transaction durable";
+SpoolRecords: Gauge "tollgate.spool.records" "" => "tollgate_spool_records" []
+    "Reports of usage that this replica keeps until the store has taken them";
+SpoolBytes: Gauge "tollgate.spool" "By" => "tollgate_spool_bytes" []
+    "What the spool takes of the disk";
+SpoolOldest: Gauge "tollgate.spool.oldest_timestamp" "s" => "tollgate_spool_oldest_timestamp_seconds" []
+    "When the oldest of the reports in the spool was acknowledged; no row if none waits";
 BuildInfo: Gauge "tollgate.build.info" "" => "tollgate_build_info" ["version", "commit", "layout"]
     "1; the release, its commit, and the layout of its store";
 ProcessCpu: Counter "process.cpu" "s" => "process_cpu_seconds_total" []

@@ -67,6 +67,7 @@ mod snapshot;
 mod soak;
 mod spend_oracle;
 mod spent_ids;
+mod spool;
 mod status;
 // What the suite shares with a unit test, an example and a benchmark is not in its directory.
 #[path = "../support/mod.rs"]

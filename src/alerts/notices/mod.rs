@@ -1,5 +1,7 @@
 //! The alert of a notice.
 
+use std::collections::BTreeMap;
+
 use super::{
     alert::{Alert, AlertState, instant},
     compose::{Composed, of_forecast},
@@ -91,12 +93,17 @@ fn detail(alert: &mut Alert, snapshot: &Snapshot, Notice { at, resolved, occasio
         Occasion::PolicyRejected { file, finding, revision } => {
             alert.facts = facts(&[("file", file), ("finding", finding), ("document_revision", revision)]);
         }
-        Occasion::StoreOutage { start, replica, degraded } => {
+        Occasion::StoreOutage { start, replica, degraded, spooled } => {
             let end_time = resolved.map(instant).unwrap_or_default();
-            let degraded_count = if *degraded == 0 { String::new() } else { degraded.to_string() };
-            alert.store = Some(StoreOutage { start_time: instant(*start), end_time, degraded_count });
+            let [degraded_count, spooled_count] = [degraded, spooled].map(|count| match count {
+                0 => String::new(),
+                count => count.to_string(),
+            });
+            let start_time = instant(*start);
+            alert.store = Some(StoreOutage { start_time, end_time, degraded_count, spooled_count });
             alert.facts = facts(&[("replica", replica)]);
         }
+        Occasion::SpoolBacklog { .. } => alert.facts = of_backlog(occasion),
         Occasion::UnsettledHigh { team, expired, total } => {
             alert.team = team.to_string();
             alert.facts =
@@ -117,6 +124,23 @@ fn detail(alert: &mut Alert, snapshot: &Snapshot, Notice { at, resolved, occasio
         Occasion::UsageDrift { drift, .. } => alert.drift = Some(UsageDrift::from(drift)),
         Occasion::BudgetForecast { .. } => {}
     }
+}
+
+/// What is known of a backlog; what is not is left out.
+fn of_backlog(occasion: &Occasion) -> BTreeMap<String, String> {
+    let Occasion::SpoolBacklog { spool, replica, records, oldest, refused, lost } = occasion else {
+        return BTreeMap::new();
+    };
+    let known = [
+        ("spool", spool.to_string()),
+        ("replica", replica.to_string()),
+        ("record_count", records.to_string()),
+        ("oldest_time", set(*oldest)),
+        ("refused_count", refused.to_string()),
+        ("error", lost.to_string()),
+    ];
+    let known = known.into_iter().filter(|(_, value)| !value.is_empty());
+    known.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Says whose pause it is.
@@ -172,11 +196,18 @@ pub(super) fn summary(occasion: &Occasion, resolved: Option<Timestamp>) -> Strin
                 if finding.is_empty() { file } else { finding }
             }),
         },
-        Occasion::StoreOutage { start, degraded, .. } => {
-            let decided = match degraded {
+        Occasion::SpoolBacklog { replica, records, oldest, refused, lost, .. } => {
+            backlog(is_over, replica, (*records, *oldest), *refused, lost)
+        }
+        Occasion::StoreOutage { start, degraded, spooled, .. } => {
+            let mut decided = match degraded {
                 0 => String::new(),
                 count => format!("; {} requests were decided without it", group((*count).into())),
             };
+            if *spooled > 0 {
+                decided +=
+                    &format!("; {} reports of usage were kept, to be booked", group((*spooled).into()));
+            }
             match resolved {
                 Some(end) => format!(
                     "The store answers again; it had not for {} from {} on{decided}",
@@ -228,6 +259,33 @@ fn drifted(Drift { days, project, model, booked, billed, cause }: &Drift, is_ove
     let [booked, billed] = [booked, billed].map(|nanos| dollars((*nanos).into()));
     let why = if cause.is_empty() { String::new() } else { format!(": {cause}") };
     format!("Groq billed {billed} for {model}{of} {days}, and {booked} was booked{why}")
+}
+
+fn backlog(
+    is_over: bool,
+    replica: &str,
+    (records, oldest): (u64, Timestamp),
+    refused: u64,
+    lost: &str,
+) -> String {
+    if is_over {
+        return format!("All reports of usage that {replica} had kept are booked");
+    }
+    let mut parts = Vec::new();
+    if records > 0 {
+        let count = group(records.into());
+        parts.push(format!(
+            "{count} reports of usage wait to be booked, the oldest since {}",
+            to_the_second(oldest)
+        ));
+    }
+    if refused > 0 {
+        parts.push(format!("{} were refused and are kept aside", group(refused.into())));
+    }
+    if !lost.is_empty() {
+        parts.push(format!("no more are acknowledged: {lost}"));
+    }
+    format!("At {replica}: {}", parts.join("; "))
 }
 
 #[cfg(test)]

@@ -266,7 +266,7 @@ fn replicas_of_an_earlier_release_are_named() {
 fn what_the_service_sees_is_said_in_numbers() {
     let facts = json!({ "replica": "gate-1:1" });
     lasts(
-        &Occasion::StoreOutage { start: AT, replica: "gate-1:1".into(), degraded: 0 },
+        &Occasion::StoreOutage { start: AT, replica: "gate-1:1".into(), degraded: 0, spooled: 0 },
         "SEVERITY_CRITICAL",
         json!({
             "summary": "The store has not answered since 2026-11-24T10:00:00Z", "facts": facts,
@@ -278,7 +278,7 @@ fn what_the_service_sees_is_said_in_numbers() {
         }),
     );
     lasts(
-        &Occasion::StoreOutage { start: AT, replica: "gate-1:1".into(), degraded: 1_200 },
+        &Occasion::StoreOutage { start: AT, replica: "gate-1:1".into(), degraded: 1_200, spooled: 0 },
         "SEVERITY_CRITICAL",
         json!({
             "summary": "The store has not answered since 2026-11-24T10:00:00Z; 1,200 requests were decided without it", "facts": facts,
@@ -292,6 +292,35 @@ fn what_the_service_sees_is_said_in_numbers() {
             },
         }),
     );
+    let outage = Occasion::StoreOutage { start: AT, replica: "gate-1:1".into(), degraded: 0, spooled: 7 };
+    let told = alert(&outage, false);
+    let summary =
+        "The store has not answered since 2026-11-24T10:00:00Z; 7 reports of usage were kept, to be booked";
+    assert_eq!((&told["summary"], &told["store"]["spooledCount"]), (&summary.into(), &"7".into()));
+    let backlog = |records, refused, lost: &str| Occasion::SpoolBacklog {
+        spool: "1f2e3d4c".into(),
+        replica: "gate-1:1".into(),
+        records,
+        oldest: if records > 0 { AT } else { Timestamp(0) },
+        refused,
+        lost: lost.into(),
+    };
+    let facts = json!({
+        "spool": "1f2e3d4c", "replica": "gate-1:1", "record_count": "1200", "oldest_time": "2026-11-24T10:00:00.123Z",
+        "refused_count": "0",
+    });
+    lasts(
+        &backlog(1_200, 0, ""),
+        "SEVERITY_CRITICAL",
+        json!({
+            "summary": "At gate-1:1: 1,200 reports of usage wait to be booked, the oldest since 2026-11-24T10:00:00Z", "facts": facts,
+        }),
+        json!({ "summary": "All reports of usage that gate-1:1 had kept are booked", "facts": facts }),
+    );
+    let told = alert(&backlog(0, 2, "its directory was moved"), false);
+    let summary =
+        "At gate-1:1: 2 were refused and are kept aside; no more are acknowledged: its directory was moved";
+    assert_eq!((&told["summary"], &told["facts"]["oldest_time"]), (&summary.into(), &Value::Null));
     let own = json!({ "expired_count": "12", "request_count": "40" });
     let opened = "12 of 40 reservations of bot expired without a report of their usage";
     lasts(

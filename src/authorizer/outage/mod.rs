@@ -20,8 +20,11 @@ use std::{
 use tokio::time::timeout_at;
 
 use self::sealed::Facts;
-pub(super) use self::sealed::shown;
 pub use self::sealed::{DegradedName, NotAReservation, ReservationName};
+pub(super) use self::{
+    sealed::shown,
+    settle::{Opened, in_outage},
+};
 use super::{
     Authorizer, Decided, Failure, PendingCheck, Question,
     decided::denied,

@@ -6,11 +6,13 @@ use crate::{
         ATTEMPTS, Authorizer, Booked, Failure, charge::Charge, report::Report, settle::made, ticket::Ticket,
     },
     domain::{
-        MAX_AMOUNT, Timestamp, holds,
+        MAX_AMOUNT, Timestamp,
+        holds::{self, Holds},
         key::HashKey,
         plan::{self, Outgoing},
         rbac::TeamScope,
         request::{Outcome, Usage},
+        snapshot::Snapshot,
     },
     store::{Reserve, Reserved, Store, StoreError},
 };
@@ -60,48 +62,23 @@ impl<S: Store + Clone> Authorizer<S> {
         };
         let key = key.ok_or(Failure::UnknownReservation)?;
         let snapshot = self.snapshot();
-        let keyed = (key, &*snapshot.policy.organization.id);
-        let facts = Facts::open(name, keyed).ok_or(Failure::UnknownReservation)?;
-        let ticket = Ticket::read(&holds::Terms::default(), &facts.note)?;
-        if !scope.holds(&ticket.team) {
-            return Err(Failure::OtherTeam);
-        }
-        let now = self.store.now();
-        let ttl_ms = ticket.work().batch().map_or(plan::RESERVATION_TTL_MS, |batch| batch.ttl_ms());
-        let expires_at = facts.at.plus(ttl_ms);
-        let last = expires_at.plus(plan::LATE_MS);
-        if now >= last {
-            return Err(Failure::UnknownReservation);
-        }
-        // A report that cannot be booked must not leave a reservation behind.
-        let tools = &snapshot.policy.tools;
-        Charge::of(&ticket, report.usage.as_ref(), report.outcome, tools, facts.at)?;
-        let caller = snapshot.resolve_names(&ticket.team, &ticket.key);
-        let caller = caller.map_err(|_| Failure::UnknownTeam(ticket.team.to_string()))?;
-        let outgoing = Outgoing {
-            model: &ticket.model,
-            work: ticket.work(),
-            service_tier: ticket.service_tier,
-            rates: ticket.rates,
-            user: &ticket.user,
-        };
-        let today = snapshot.policy.calendar.today(facts.at);
-        let plan = plan::compile_outgoing(&snapshot, caller, &outgoing, now.since(facts.at), &today);
-        let plan = plan.map_err(|violation| Failure::NotPriced(violation.message))?;
+        let Opened { at, expires_at, holds, note } =
+            self.open_degraded(&snapshot, (name, key), &report, scope)?;
+        let report = report.keeping_long(self.shared.spool.is_some());
+        let report = in_outage(report, (at, expires_at), self.store.now());
         let reserve = Reserve {
             id: name.id,
             may_repeat: true,
             fingerprint: 0,
-            holds: plan.holds.clone(),
+            holds,
             gates: Vec::new(),
             valid: Timestamp(0)..Timestamp(MAX_AMOUNT),
             ttl_ms: plan::RESERVATION_TTL_MS,
             late_ms: plan::LATE_MS,
-            note: ticket.renoted(plan.lines.iter().map(|line| line.limit.quantity).collect())?,
+            note,
             replaces: bytes::Bytes::new(),
             dry_run: false,
         };
-        let report = report.decided_in_outage((facts.at, expires_at), last.plus(MARGIN_MS).since(now));
         let (holds, note) = (reserve.holds.clone(), reserve.note.clone());
         for _ in 0..ATTEMPTS {
             let record = match self.store.reserve(reserve.clone()).await? {
@@ -117,4 +94,67 @@ impl<S: Store + Clone> Authorizer<S> {
         }
         Err(StoreError::Unavailable.into())
     }
+
+    /// What a report about a reservation that was made in an outage is booked with.
+    ///
+    /// # Errors
+    /// As booking it, but for what only the store knows.
+    pub(in crate::authorizer) fn open_degraded(
+        &self,
+        snapshot: &Snapshot,
+        (name, key): (&DegradedName, HashKey),
+        report: &Report,
+        scope: &TeamScope,
+    ) -> Result<Opened, Failure> {
+        let keyed = (key, &*snapshot.policy.organization.id);
+        let facts = Facts::open(name, keyed).ok_or(Failure::UnknownReservation)?;
+        let ticket = Ticket::read(&holds::Terms::default(), &facts.note)?;
+        if !scope.holds(&ticket.team) {
+            return Err(Failure::OtherTeam);
+        }
+        let now = self.store.now();
+        let ttl_ms = ticket.work().batch().map_or(plan::RESERVATION_TTL_MS, |batch| batch.ttl_ms());
+        let expires_at = facts.at.plus(ttl_ms);
+        if now >= expires_at.plus(plan::LATE_MS) {
+            return Err(Failure::UnknownReservation);
+        }
+        // A report that cannot be booked must not leave a reservation behind.
+        let tools = &snapshot.policy.tools;
+        Charge::of(&ticket, report.usage.as_ref(), report.outcome, tools, facts.at)?;
+        let caller = snapshot.resolve_names(&ticket.team, &ticket.key);
+        let caller = caller.map_err(|_| Failure::UnknownTeam(ticket.team.to_string()))?;
+        let outgoing = Outgoing {
+            model: &ticket.model,
+            work: ticket.work(),
+            service_tier: ticket.service_tier,
+            rates: ticket.rates,
+            user: &ticket.user,
+        };
+        let today = snapshot.policy.calendar.today(facts.at);
+        let plan = plan::compile_outgoing(snapshot, caller, &outgoing, now.since(facts.at), &today);
+        let plan = plan.map_err(|violation| Failure::NotPriced(violation.message))?;
+        let note = ticket.renoted(plan.lines.iter().map(|line| line.limit.quantity).collect())?;
+        Ok(Opened { at: facts.at, expires_at, holds: plan.holds.clone(), note })
+    }
+}
+
+/// What is known of a reservation that was made in an outage, as it is booked.
+pub(in crate::authorizer) struct Opened {
+    /// When it was made.
+    pub(in crate::authorizer) at: Timestamp,
+    pub(in crate::authorizer) expires_at: Timestamp,
+    /// All counters that it belongs to, without bounds.
+    pub(in crate::authorizer) holds: Holds,
+    /// Its ticket, which is whole.
+    pub(in crate::authorizer) note: bytes::Bytes,
+}
+
+/// The report about a decision that was made without the store at the first of the instants and expired at the second.
+pub(in crate::authorizer) fn in_outage(
+    report: Report,
+    (at, expires_at): (Timestamp, Timestamp),
+    now: Timestamp,
+) -> Report {
+    let last = expires_at.plus(plan::LATE_MS);
+    report.decided_in_outage((at, expires_at), last.plus(MARGIN_MS).since(now))
 }

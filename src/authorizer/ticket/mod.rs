@@ -308,6 +308,12 @@ pub(super) fn derived_id(team: &str, request_id: &str) -> ReservationId {
     ReservationId::versioned(id)
 }
 
+/// The id under which the usage of a reservation is booked that the store has no longer: of a team, always the same.
+pub(super) fn again_id(team: &str, id: ReservationId) -> ReservationId {
+    // No `request_id` holds a control character, so none gives this id.
+    derived_id(team, &format!("\u{1}{id}"))
+}
+
 /// Tells a repeated request from another under the same id. A different wait does not make it another request.
 pub(super) fn fingerprint(request: &AuthorizeRequest) -> u64 {
     let key = match &request.caller {

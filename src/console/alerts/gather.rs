@@ -17,7 +17,7 @@ const ROWS: usize = 50;
 const MAX_ANSWERS: usize = 10;
 
 /// The kinds that begin and end. The others are moments, and stay open.
-pub(super) const LASTING: [AlertKind; 8] = [
+pub(super) const LASTING: [AlertKind; 9] = [
     AlertKind::UpstreamCooldown,
     AlertKind::UpstreamKeyRefused,
     AlertKind::Pause,
@@ -26,6 +26,7 @@ pub(super) const LASTING: [AlertKind; 8] = [
     AlertKind::UsageDrift,
     AlertKind::PolicyRejected,
     AlertKind::LayoutMismatch,
+    AlertKind::SpoolBacklog,
 ];
 
 /// What the page shows.

@@ -9,7 +9,7 @@ use crate::{
         parts::Meaning,
         team::Then,
         text::{
-            money, quoted,
+            money, number, quoted,
             time::{self, minute_of, zoned},
         },
         view::View,
@@ -82,6 +82,7 @@ fn items(view: &View, gathered: &Gathered) -> Vec<Item> {
     items.extend(now.pauses.rows().iter().filter_map(|pause| paused(view, pause)));
     items.extend(now.alerts.rows().iter().filter_map(|alert| of_alert(view, alert)));
     items.extend(behind(view, now.replicas.rows()));
+    items.extend(spooled(now.replicas.rows()));
     items
 }
 
@@ -264,6 +265,20 @@ fn behind(view: &View, replicas: &[Replica]) -> Vec<Item> {
         why: html! { "This one is on " code { (own) } ". Last seen " (minute_of(replica.last_seen_time.as_ref(), view.now())) "." },
     });
     items.collect()
+}
+
+/// What replicas have acknowledged and not booked yet, as they said last.
+fn spooled(replicas: &[Replica]) -> Option<Item> {
+    let waiting: i64 = replicas.iter().map(|replica| replica.spooled_requests).sum();
+    (waiting > 0).then(|| Item {
+        meaning: Meaning::Warn,
+        what: html! { (number::of(waiting, "report")) " of usage wait to be booked" },
+        why: html! {
+            "They are on the disks of "
+            (replicas.iter().filter(|replica| replica.spooled_requests > 0).map(|replica| replica.name.as_str()).collect::<Vec<_>>().join(", "))
+            " until the store has taken them. Budgets do not count them yet."
+        },
+    })
 }
 
 #[cfg(test)]

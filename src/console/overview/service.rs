@@ -4,8 +4,12 @@ use maud::{Markup, html};
 
 use super::gather::Now;
 use crate::{
-    console::text::{number, time::span},
-    rpc::proto::{StoreCallOutcome, StoreKind, StoreStatus, UpstreamKeyState},
+    console::text::{
+        money::{self, nanos},
+        number,
+        time::span,
+    },
+    rpc::proto::{Spool, StoreCallOutcome, StoreKind, StoreStatus, UpstreamKeyState},
 };
 
 /// The lines; nothing for readers who may not see them.
@@ -22,6 +26,7 @@ pub(super) fn lines(now: &Now) -> Markup {
                 dt { "Replicas" }
                 dd { (replicas.iter().filter(|replica| replica.ready).count()) " of " (replicas.len()) " ready" }
             }
+            @if let Some(spool) = &status.spool { dt { "Spool" } dd { (spool_words(spool)) } }
             @if keys > 0 { dt { "Groq keys" } dd { (accepted) " of " (keys) " accepted" } }
             @if let Some(snapshot) = &status.snapshot {
                 dt { "In force" }
@@ -32,6 +37,15 @@ pub(super) fn lines(now: &Now) -> Markup {
             }
             dt { "Version" } dd { (status.version) }
         }
+    }
+}
+
+/// Reports of usage that are acknowledged and not in the books yet, at this replica.
+fn spool_words(spool: &Spool) -> Markup {
+    html! {
+        @if spool.record_count == 0 { "Empty" }
+        @else { (number::of(spool.record_count, "report")) " to be booked, " (money::exact(nanos(spool.cost.as_ref()))) }
+        @if spool.refused_count > 0 { ", " (number::count(spool.refused_count)) " refused" }
     }
 }
 

@@ -8,12 +8,13 @@ use super::{
     standing::{self, Standing},
 };
 use crate::{
-    console::{alerts, view::View},
+    console::{alerts, text::money::nanos, view::View},
     domain::rbac::Permission,
     rpc::proto::{
-        AlertKind, AlertState, DenialRow, DescribeTeamRequest, DescribeTeamResponse, Granularity, KeyState,
-        LimitStatus, ListAlertsRequest, ListKeysRequest, ListLimitsRequest, ListPausesRequest, Pause,
-        QueryDenialsRequest, QueryUsageRequest, UsageFilter, UsageRow, VirtualKey, alert::Detail,
+        AlertKind, AlertState, DenialRow, DescribeTeamRequest, DescribeTeamResponse, GetSpendRequest,
+        Granularity, KeyState, LimitStatus, ListAlertsRequest, ListKeysRequest, ListLimitsRequest,
+        ListPausesRequest, Pause, QueryDenialsRequest, QueryUsageRequest, UsageFilter, UsageRow, VirtualKey,
+        alert::Detail,
     },
 };
 
@@ -62,6 +63,8 @@ pub(super) struct Spend {
     pub(super) refused: Vec<DenialRow>,
     /// The limits as they stand; none for a month that is over.
     pub(super) limits: Vec<LimitStatus>,
+    /// Reports that replicas have acknowledged and not booked yet, and what they cost; none on the page of a month that is over.
+    pub(super) spooled: (i64, i128),
 }
 
 /// Keys that can be used.
@@ -109,11 +112,12 @@ async fn spend(question: Question<'_>, opened: &str) -> Result<Option<Spend>, St
     if !question.may(Permission::ReadSpend) {
         return Ok(None);
     }
-    let (budgets, breakdowns, refused, limits) = tokio::try_join!(
+    let (budgets, breakdowns, refused, limits, spooled) = tokio::try_join!(
         standing::budgets(question),
         breakdown::all(question, opened),
         refused(question),
         limits(question),
+        spooled(question),
     )?;
     let (first, end) = question.days();
     // The week may have begun in the month before.
@@ -127,7 +131,18 @@ async fn spend(question: Question<'_>, opened: &str) -> Result<Option<Spend>, St
                 false => Ok(Vec::new()),
             }
         },)?;
-    Ok(Some(Spend { budgets, days, hours, breakdowns, refused, limits }))
+    Ok(Some(Spend { budgets, days, hours, breakdowns, refused, limits, spooled }))
+}
+
+/// What waits to be booked.
+async fn spooled(question: Question<'_>) -> Result<(i64, i128), Status> {
+    if !question.is_present() {
+        return Ok((0, 0));
+    }
+    let request = GetSpendRequest { team: question.team.to_owned(), page_size: 1, ..Default::default() };
+    let answer = question.view.api().policy().get_spend(request).await?.into_inner();
+    let first = answer.teams.first();
+    Ok(first.map(|team| (team.spooled_requests, nanos(team.spooled_cost.as_ref()))).unwrap_or_default())
 }
 
 /// What each period of an interval cost.

@@ -156,6 +156,12 @@ fn course(question: Question<'_>, spend: &Spend) -> Markup {
                 }
             }
         }
+        @if spend.spooled.0 > 0 {
+            p.quiet {
+                (number::of(spend.spooled.0, "report")) " of usage (" (money::exact(spend.spooled.1)) ") wait to be booked. "
+                "Replicas keep them until the store has taken them."
+            }
+        }
         @for (place, budget) in spend.budgets.iter().enumerate() {
             @if place > 0 {
                 div.section-head.gap-large {

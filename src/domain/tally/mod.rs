@@ -131,6 +131,12 @@ impl Tallies {
         }
     }
 
+    /// Counts a report that is kept until the store answers. Of one whose team only the store knows it is not known whose it is.
+    pub fn spooled(&self, policy: &Policy, team: &str, outcome: Outcome) {
+        let tally = policy.teams.get(team).map_or(&self.unknown, |team| self.team(team));
+        tally.settled(outcome, SettlementResult::Spooled);
+    }
+
     /// Counts a 429 of Groq. They are rare enough for a lock.
     pub fn rate_limited(&self, catalogue: &Catalogue, project: &Arc<str>, model: &str) {
         let model = self.model(catalogue.model(model));
@@ -199,11 +205,13 @@ pub enum SettlementResult {
     Unreserved,
     /// After the reservation had expired.
     Late,
+    /// Not yet: it is kept on this machine's disk until the store answers, and counted once more when it is booked.
+    Spooled,
 }
 
 impl SettlementResult {
     /// All of them, in the order of their places in a [`TeamTally`].
-    pub const ALL: [Self; 4] = [Self::Settled, Self::Repeated, Self::Unreserved, Self::Late];
+    pub const ALL: [Self; 5] = [Self::Settled, Self::Repeated, Self::Unreserved, Self::Late, Self::Spooled];
 
     /// Its name in metrics and in the decision log.
     #[must_use]
@@ -213,6 +221,7 @@ impl SettlementResult {
             Self::Repeated => "repeated",
             Self::Unreserved => "unreserved",
             Self::Late => "late",
+            Self::Spooled => "spooled",
         }
     }
 }

@@ -17,7 +17,7 @@ use super::{
     },
 };
 use crate::{
-    authorizer::{Booked, CrossedAlert, Decided},
+    authorizer::{Booked, CrossedAlert, Decided, Recorded, SpooledReport},
     domain::{
         Timestamp,
         actor::Actor,
@@ -96,7 +96,20 @@ fn message(decided: Decided) -> AuthorizeResponse {
 }
 
 /// The answer to `RecordUsage`.
-pub(super) fn booked(booked: Booked) -> RecordUsageResponse {
+pub(super) fn recorded(recorded: Recorded) -> RecordUsageResponse {
+    match recorded {
+        Recorded::Booked(booked) => self::booked(booked),
+        Recorded::Spooled(SpooledReport { reservation, cost, already_recorded }) => RecordUsageResponse {
+            cost: cost.map(|cost| money(cost.nanos())),
+            already_recorded,
+            reservation_id: reservation.to_string(),
+            spooled: true,
+            ..RecordUsageResponse::default()
+        },
+    }
+}
+
+fn booked(booked: Booked) -> RecordUsageResponse {
     RecordUsageResponse {
         cost: Some(money(booked.cost.nanos())),
         already_recorded: booked.already_recorded,
@@ -140,7 +153,8 @@ fn report(report: reports::SpendReport) -> SpendReport {
         by_model: report.by_model.into_iter().map(|(name, part)| line(name.to_string(), &part)).collect(),
         by_key: report.by_key.into_iter().map(|(name, part)| line(name.to_string(), &part)).collect(),
         by_day: report.by_day.into_iter().map(|(date, part)| line(day(date), &part)).collect(),
-        ..SpendReport::default()
+        spooled_requests: int(report.spooled.0),
+        spooled_cost: (report.spooled.0 > 0).then(|| money(report.spooled.1)),
     }
 }
 

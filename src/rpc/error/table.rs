@@ -63,6 +63,8 @@ reasons! {
     TOO_MANY_PAUSES: ResourceExhausted, Quota, "There are 1,000 pauses already. Resume some";
     TOO_MANY_STREAMS: ResourceExhausted, Quota,
         "64 streams of decisions are open at this replica already. Close one, or ask another replica";
+    SPOOL_FULL: ResourceExhausted, Quota,
+        "The store does not answer, and the reports that this replica keeps until it does have reached `spool_max_size`. Nothing was kept. Repeat it later, or ask another replica";
     MESSAGE_TOO_LARGE: ResourceExhausted, Size,
         "A message of more than `maxBytes`: 64 KiB, with a report of drift 1 MiB, of Envoy and with a proposed policy 32 MiB";
 

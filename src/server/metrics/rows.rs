@@ -17,6 +17,7 @@ use crate::{
         snapshot::document_revision,
         tally::{ModelTally, NONE, OTHER, TeamTally},
     },
+    spool::{Spool, SpoolState},
     store::LAYOUT,
     telemetry::{Emit, KeyValue, Metric},
     upstream::KeyUse,
@@ -130,6 +131,9 @@ impl Sources {
             Metric::StoreUp => self.seen.load().is_up.map(|is_up| if is_up { 1.0 } else { 0.0 }),
             Metric::StoreBreakerOpen => Some(number(self.status.calls.is_breaker_open().into())),
             Metric::StoreQueueDepth => Some(number(self.status.calls.load().calls)),
+            Metric::SpoolRecords => self.spool().map(|spool| number(spool.records)),
+            Metric::SpoolBytes => self.spool().map(|spool| number(spool.bytes)),
+            Metric::SpoolOldest => self.spool().and_then(|spool| Some(number(spool.oldest?.0) / 1_000.0)),
             Metric::JournalBytes => self.status.calls.load().journal_bytes.map(number),
             Metric::SnapshotRead => live
                 .freshness()
@@ -164,6 +168,10 @@ impl Sources {
         if let Some(value) = value {
             emit(value, &[]);
         }
+    }
+
+    fn spool(&self) -> Option<SpoolState> {
+        self.status.shared.spool.as_ref().map(Spool::state)
     }
 
     pub(super) fn organization(&self) -> KeyValue {

@@ -114,8 +114,10 @@ impl Inner {
             _ => queue::join(&Settlements(Arc::clone(self)), Member::new(Arc::clone(call))).await,
         };
         flight.ended_with(&outcome, self.connection.deadline());
-        // Even without an answer it may have been settled.
-        self.remembered.forget(call.settle.id);
+        // Without an answer it is not known whether it was settled, and its terms are all that is known of it while there is none.
+        if !matches!(outcome, Err(StoreError::Unavailable)) {
+            self.remembered.forget(call.settle.id);
+        }
         outcome
     }
 

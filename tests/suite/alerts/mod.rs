@@ -68,7 +68,7 @@ fn webhook(name: &str, receiver: &Receiver) -> String {
 }
 
 /// `ops`, as the settings say it.
-fn webhook_of(receiver: &Receiver) -> ReceiverSettings {
+pub(crate) fn webhook_of(receiver: &Receiver) -> ReceiverSettings {
     ReceiverSettings {
         name: "ops".to_owned(),
         kind: ReceiverKind::Webhook,

@@ -2,14 +2,14 @@
 
 use serde_json::json;
 use tokio::{io::AsyncReadExt as _, net::TcpListener};
-use tollgate::{rpc::proto::GetSpendRequest, runtime::clock::ManualClock};
+use tollgate::{rpc::proto::GetSpendRequest, runtime::clock::ManualClock, spool::Spool};
 
 use super::{
     edge::{Edge, Envoy, chat, chat_body, is_available, policy},
     http::Request,
 };
 use crate::{
-    harness::{START, Server, StoreKind, eventually},
+    harness::{Fixture, START, Server, StoreKind, Ways, eventually, settings},
     outages::give_key,
     redis_server::{RedisServer, free_port},
     support::mock_groq::MockGroq,
@@ -168,6 +168,44 @@ async fn a_settlement_waits_for_the_store_to_come_back() {
         }
     })
     .await;
+}
+
+/// What the meter has seen is on the disk of the replica, and not in its memory, while the store is out.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_metered_in_an_outage_is_kept_and_booked() {
+    if !is_available() || !StoreKind::Redis.is_available() {
+        return;
+    }
+    let all = ["--appendonly", "yes", "--appendfsync", "always"];
+    let mut redis = RedisServer::start_with(|_, _| all.map(str::to_owned).to_vec());
+    let (mock, directory) = (MockGroq::start().await, tempfile::TempDir::new().unwrap());
+    let spool = Spool::open(directory.path(), 64 << 20, "acme").unwrap();
+    let ways = Ways { spool: Some(spool.clone()), ..Ways::default() };
+    let server = Server::start_on_redis_with((&redis, "acme"), &policy(&[]), ManualClock::new(START), ways);
+    let envoy = Envoy::start(&[server.address()], mock.address(), &[]).await.unwrap();
+    let request = chat(r#"{"delay_ms":400,"completion_tokens":4}"#, &json!({"max_tokens": 5}));
+    let (answer, ()) = tokio::join!(request.send(envoy.address), async {
+        eventually("the request is at Groq", || async { mock.requests().len() == 1 }).await;
+        redis.kill();
+    });
+    assert_eq!(answer.status, 200);
+    let billed = mock.ledger().nanos;
+    eventually("it is kept", || async { spool.state().records == 1 }).await;
+    assert_eq!(spool.state().cost_nanos, billed);
+    assert!(redis.restart());
+    let store = Fixture::of_redis(settings(&redis, "acme")).store;
+    let _delivery = server.deliver_spooled(store);
+    let client = server.client().await;
+    eventually("it is booked", || {
+        let mut client = client.clone();
+        async move {
+            let report = client.get_spend(GetSpendRequest::default()).await.ok();
+            let spend = report.and_then(|report| report.into_inner().organization?.spend);
+            spend.is_some_and(|spend| crate::harness::nanos(spend.spent) == billed)
+        }
+    })
+    .await;
+    assert_eq!(spool.state().records, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -200,6 +200,11 @@ impl Process {
         kib.unwrap().trim().parse::<u64>().unwrap() * 1024
     }
 
+    /// Where it writes that.
+    pub(crate) fn log_path(&self) -> &Path {
+        &self.log
+    }
+
     /// What it wrote.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

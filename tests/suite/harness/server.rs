@@ -5,14 +5,15 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tollgate::{
     alerts::Receivers,
-    app::{App, Listen, Parts},
+    app::{App, Listen, Parts, SpoolDelivery},
     audit::{Audit, Origin, Sink},
     domain::Timestamp,
     rpc::proto::policy_service_client::PolicyServiceClient,
     runtime::clock::{Clock, ManualClock},
     server::{self, Connections, ListenerTls},
     settings::{ConnectionLimits, ReceiverSettings},
-    store::{Store, embedded::EmbeddedStore, redis::RedisStore},
+    spool::Spool,
+    store::{Observed, Store, embedded::EmbeddedStore, redis::RedisStore},
     telemetry::{Meters, RowBounds},
     upstream::UpstreamKeys,
 };
@@ -31,13 +32,14 @@ pub(crate) struct Ways {
     /// What metrics are read from; by default there are none.
     pub(crate) meters: Meters,
     pub(crate) receivers: Vec<ReceiverSettings>,
+    pub(crate) spool: Option<Spool>,
 }
 
 impl Default for Ways {
     fn default() -> Self {
         let (drain, meters) = (Duration::from_secs(5), Meters::default());
         let (connections, receivers) = (Connections::default(), Vec::new());
-        Self { address: "127.0.0.1:0", connections, drain, tls: None, meters, receivers }
+        Self { address: "127.0.0.1:0", connections, drain, tls: None, meters, receivers, spool: None }
     }
 }
 
@@ -76,8 +78,18 @@ impl Server {
         policy_text: &str,
         clock: ManualClock,
     ) -> Self {
+        Self::start_on_redis_with((redis, organization), policy_text, clock, Ways::default())
+    }
+
+    /// The same, reached in other ways.
+    pub(crate) fn start_on_redis_with(
+        (redis, organization): (&RedisServer, &str),
+        policy_text: &str,
+        clock: ManualClock,
+        ways: Ways,
+    ) -> Self {
         let (settings, of_store) = (settings(redis, organization), Clock::Manual(clock.clone()));
-        Self::start_with(clock, policy_text, scratch(), Ways::default(), move || {
+        Self::start_with(clock, policy_text, scratch(), ways, move || {
             RedisStore::connect(settings.clone(), of_store.clone())
                 .map_err(|error| server::StartError::Store(error.to_string()))
         })
@@ -128,7 +140,7 @@ impl Server {
         ways: Ways,
         make_store: impl Fn() -> Result<S, server::StartError> + Clone + Send + 'static,
     ) -> Self {
-        let Ways { address, connections, drain, tls, meters, receivers } = ways;
+        let Ways { address, connections, drain, tls, meters, receivers, spool } = ways;
         let sink = Sink::store(make_store.clone(), Duration::from_secs(400 * 86_400)).unwrap();
         let app = App::new(Parts {
             upstream: Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap()),
@@ -137,6 +149,7 @@ impl Server {
             receivers: Arc::new(Receivers::new(receivers)),
             runtime: Clock::Manual(clock.clone()).into(),
             meters: meters.clone(),
+            spool,
             ..Parts::new(Arc::new(policy(policy_text, clock.now())))
         });
         let listen = Listen { address: address.parse().unwrap(), threads: 2, drain, tls };
@@ -150,6 +163,11 @@ impl Server {
         store: S,
     ) -> impl Future<Output = ()> + Send + use<S> {
         self.app.deliver_alerts(store)
+    }
+
+    /// Delivers to `store` what its spool keeps, until dropped.
+    pub(crate) fn deliver_spooled<S: Store + Clone>(&self, store: S) -> SpoolDelivery<Observed<S>> {
+        self.app.deliver_spooled(store).expect("it has a spool")
     }
 
     /// A client on a connection of its own.
