@@ -62,6 +62,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.store.redis.passwordSecret.name }}
 - { name: TOLLGATE_REDIS_PASSWORD_FILE, value: /etc/tollgate/redis/password }
 {{- end }}
+{{- if .Values.store.redis.spool.size }}
+- { name: TOLLGATE_SPOOL_DIRECTORY, value: /var/lib/tollgate/spool }
+{{- end }}
 {{- else }}
 - { name: TOLLGATE_STORE, value: "embedded:/var/lib/tollgate/data" }
 {{- end }}
@@ -256,7 +259,7 @@ spec:
       volumeMounts:
         {{- include "tollgate.mounts" . | nindent 8 }}
   volumes:
-    {{- if eq .Values.store.kind "redis" }}
+    {{- if and (eq .Values.store.kind "redis") (not .Values.store.redis.spool.size) }}
     # What a proposed policy is tried on.
     - name: state
       emptyDir: { sizeLimit: 1Gi }
