@@ -16,11 +16,11 @@ use super::{
 };
 use crate::{
     runtime::Entropy,
-    store::embedded::{Claim, ClaimError, FileNames},
+    store::embedded::{Claim, ClaimError},
 };
 
-/// The files in the spool's directory.
-const FILES: FileNames = FileNames { database: "spool.db", of: "the spool" };
+/// The database in the spool's directory. SQLite keeps two more beside it.
+const DATABASE: &str = "spool.db";
 
 impl Spool {
     /// Opens the spool of a replica of `organization` in `dir`, which is created if it does not exist, and takes up what a process that
@@ -29,7 +29,7 @@ impl Spool {
     /// # Errors
     /// The directory cannot be used, is already open, or holds something that cannot be read or belongs to another organization.
     pub fn open(dir: &Path, max_bytes: u64, organization: &str) -> Result<Self, SpoolOpenError> {
-        let claim = Claim::of(dir, FILES).map_err(|error| match error {
+        let claim = Claim::of(dir, DATABASE).map_err(|error| match error {
             ClaimError::Directory(source) => SpoolOpenError::Directory { path: dir.to_owned(), source },
             ClaimError::Locked => SpoolOpenError::Locked { path: dir.to_owned() },
         })?;

@@ -19,6 +19,8 @@ const PACE: Duration = Duration::from_millis(10);
 /// The first and the longest pause while the store does not answer.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long a stop waits for a store that does not answer: a connection to one that is back may take a moment.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 /// Between two looks at what people have done with the refused ones.
 const RECOUNT: Duration = Duration::from_secs(5);
 
@@ -106,7 +108,20 @@ impl<S: Store + Clone> Authorizer<S> {
     /// Delivers what the spool keeps for as long as the store answers, and not past `ends`. What is left stays on the disk.
     async fn flush_spool(&self, ends: Instant) {
         let Some(spool) = self.shared.spool.clone() else { return };
-        let rounds = async { while let Ok(Round::Delivered) = self.round(&spool).await {} };
+        let rounds = async {
+            let mut silent: Option<Instant> = None;
+            loop {
+                match self.round(&spool).await {
+                    Ok(Round::Empty) => break,
+                    Ok(Round::Delivered) => silent = None,
+                    Err(_) if silent.is_some_and(|since| since.elapsed() >= FLUSH_PATIENCE) => break,
+                    Err(_) => {
+                        silent.get_or_insert_with(Instant::now);
+                        tokio::time::sleep(FIRST_PAUSE).await;
+                    }
+                }
+            }
+        };
         // A round that is given up is made again at the next start.
         let _ = tokio::time::timeout_at(ends, rounds).await;
         match spool.records() {

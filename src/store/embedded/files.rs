@@ -19,18 +19,6 @@ pub(super) const WAL: &str = "tollgate.db-wal";
 pub(super) const LOCK: &str = "lock";
 /// Where the number of the last commit is kept a second time (`owner.rs`).
 pub(super) const LAST_COMMIT: &str = "last-commit";
-/// The files of a directory that a database is kept in.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FileNames {
-    /// The database. SQLite keeps two files beside it, and a lock has its own.
-    pub(crate) database: &'static str,
-    /// What they are of, in messages.
-    pub(crate) of: &'static str,
-}
-
-/// Those of the store.
-const STORE: FileNames = FileNames { database: DATABASE, of: "the embedded store" };
-
 /// Why a directory cannot be claimed.
 #[derive(Debug)]
 pub(crate) enum ClaimError {
@@ -51,7 +39,8 @@ const FILE_MODE: u32 = 0o600;
 pub(crate) struct Claim {
     /// The directory as it was opened, which does not change with the working directory.
     pub(super) path: PathBuf,
-    names: FileNames,
+    /// That of the database's file.
+    name: &'static str,
     database: File,
     /// Device and inode of the database.
     identity: (u64, u64),
@@ -64,13 +53,13 @@ impl Claim {
     /// # Errors
     /// As [`Claim::of`].
     pub(super) fn make(dir: &Path) -> Result<Self, OpenError> {
-        Self::of(dir, STORE).map_err(|error| match error {
+        Self::of(dir, DATABASE).map_err(|error| match error {
             ClaimError::Directory(source) => OpenError::Directory { path: dir.to_owned(), source },
             ClaimError::Locked => OpenError::Locked { path: dir.to_owned() },
         })
     }
 
-    /// Creates the directory and the database's file if they are missing, for their owner alone, and locks them for the life of
+    /// Creates the directory and the database's file `name` if they are missing, for their owner alone, and locks them for the life of
     /// the claim.
     ///
     /// There are three locks, because each file can be deleted and the directory moved while a process keeps working in them. The
@@ -79,7 +68,7 @@ impl Claim {
     ///
     /// # Errors
     /// It cannot be used, or is claimed.
-    pub(crate) fn of(dir: &Path, names: FileNames) -> Result<Self, ClaimError> {
+    pub(crate) fn of(dir: &Path, name: &'static str) -> Result<Self, ClaimError> {
         let unusable = ClaimError::Directory;
         DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(dir).map_err(unusable)?;
         let path = fs::canonicalize(dir).map_err(unusable)?;
@@ -104,11 +93,11 @@ impl Claim {
         let before = open(LOCK)?;
         lock(&before)?;
         locked.push(before);
-        let database = open(names.database)?;
+        let database = open(name)?;
         lock(&database)?;
         let identity = identity(&database.metadata().map_err(unusable)?);
-        narrow(&path, names);
-        Ok(Self { path, names, database, identity, locked })
+        narrow(&path, name);
+        Ok(Self { path, name, database, identity, locked })
     }
 
     /// The directory.
@@ -118,7 +107,7 @@ impl Claim {
 
     /// The database's file.
     pub(crate) fn database(&self) -> PathBuf {
-        self.path.join(self.names.database)
+        self.path.join(self.name)
     }
 
     /// Whether the database's path still leads to this file. If that cannot be checked, it is assumed.
@@ -135,7 +124,7 @@ impl Drop for Claim {
         // Closing them is not enough while a child that this process has just forked still holds a copy of them.
         for file in self.locked.iter().chain([&self.database]) {
             if let Err(error) = file.unlock() {
-                warn!(%error, "a lock of {} is not released yet", self.names.of);
+                warn!(%error, "a lock of a directory is not released yet");
             }
         }
     }
@@ -147,7 +136,7 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
 
 /// Takes access to the files from other users. A directory that others may enter was created by someone who may intend
 /// that, so this is only logged.
-fn narrow(dir: &Path, FileNames { database, of }: FileNames) {
+fn narrow(dir: &Path, database: &str) {
     let beside = ["-wal", "-shm"].map(|end| format!("{database}{end}"));
     for name in [database, &beside[0], &beside[1], LOCK, LAST_COMMIT] {
         let path = dir.join(name);
@@ -157,17 +146,17 @@ fn narrow(dir: &Path, FileNames { database, of }: FileNames) {
         }
         match fs::set_permissions(&path, Permissions::from_mode(FILE_MODE)) {
             Ok(()) => {
-                warn!(file = %path.display(), "a file of {of} was open to other users; it is not any more");
+                warn!(file = %path.display(), "a file that is the service's alone was open to other users; it is not any more");
             }
             Err(error) => {
-                warn!(file = %path.display(), %error, "a file of {of} is open to other users");
+                warn!(file = %path.display(), %error, "a file that is the service's alone is open to other users");
             }
         }
     }
     if fs::metadata(dir).is_ok_and(|metadata| metadata.mode() & 0o077 != 0) {
         warn!(
             directory = %dir.display(),
-            "other users may look into the directory of {of}; its files are closed to them. `chmod 700` closes it, too"
+            "other users may look into a directory that is the service's alone; its files are closed to them. `chmod 700` closes it, too"
         );
     }
 }

@@ -104,7 +104,7 @@ pub use self::{
 };
 pub(crate) use self::{
     disk::open_database,
-    files::{Claim, ClaimError, FileNames},
+    files::{Claim, ClaimError},
     owner::is_failed_sync,
 };
 use super::{

@@ -176,8 +176,8 @@ async fn what_is_metered_in_an_outage_is_kept_and_booked() {
     if !is_available() || !StoreKind::Redis.is_available() {
         return;
     }
-    let all = ["--appendonly", "yes", "--appendfsync", "always"];
-    let mut redis = RedisServer::start_with(|_, _| all.map(str::to_owned).to_vec());
+    // It comes back empty: what the replica knows of the reservation is enough.
+    let mut redis = RedisServer::start();
     let (mock, directory) = (MockGroq::start().await, tempfile::TempDir::new().unwrap());
     let spool = Spool::open(directory.path(), 64 << 20, "acme").unwrap();
     let ways = Ways { spool: Some(spool.clone()), ..Ways::default() };

@@ -51,10 +51,15 @@ on_store_outage = "allow"
 
 type Client = PolicyServiceClient<Channel>;
 
-/// What keeps what it was told when it is killed.
-fn durable() -> RedisServer {
-    let all = ["--appendonly", "yes", "--appendfsync", "always"];
-    RedisServer::start_with(|_, _| all.map(str::to_owned).to_vec())
+/// A Redis that keeps what it was told when it is killed, in a directory that outlives it.
+fn durable() -> (RedisServer, TempDir) {
+    let kept = TempDir::new().unwrap();
+    let place = kept.path().to_str().unwrap().to_owned();
+    let redis = RedisServer::start_with(|_, _| {
+        let all = ["--appendonly", "yes", "--appendfsync", "always", "--dir", &place];
+        all.map(str::to_owned).to_vec()
+    });
+    (redis, kept)
 }
 
 /// Usage that has no reservation.
@@ -135,7 +140,8 @@ async fn reports_are_acknowledged_in_an_outage_and_booked_once_after_it() {
     if !StoreKind::Redis.is_available() {
         return;
     }
-    let mut replica = Replica::start(durable(), Ways::default()).await;
+    let (redis, _kept) = durable();
+    let mut replica = Replica::start(redis, Ways::default()).await;
     let other = Server::start_on_redis(&replica.redis, "acme", POLICY, replica.clock.clone());
     let mut elsewhere = other.client().await;
     let own = reserve(&mut replica.client, "t").await;
@@ -235,7 +241,8 @@ async fn what_the_store_has_booked_and_forgotten_is_not_booked_again() {
     if !StoreKind::Redis.is_available() {
         return;
     }
-    let mut replica = Replica::start(durable(), Ways::default()).await;
+    let (redis, _kept) = durable();
+    let mut replica = Replica::start(redis, Ways::default()).await;
     let id = reserve(&mut replica.client, "t").await;
     // Frozen, it has the call in its socket, and books it when it is thawed: its caller has heard that it is spooled by then.
     replica.redis.freeze();
@@ -259,7 +266,8 @@ async fn a_backlog_is_told_and_shown_until_it_is_delivered() {
     }
     let receiver = Receiver::start(Answer::Status(200)).await;
     let ways = Ways { receivers: vec![webhook_of(&receiver)], ..Ways::default() };
-    let mut replica = Replica::start(durable(), ways).await;
+    let (redis, _kept) = durable();
+    let mut replica = Replica::start(redis, ways).await;
     let routed = POLICY.to_owned() + "[[alerts]]\nreceiver = \"ops\"\nkinds = [\"spool_backlog\"]\n";
     replica.server.set_policy(&routed).await;
     let alerts = tokio::spawn(replica.server.deliver_alerts(replica.store.clone()));

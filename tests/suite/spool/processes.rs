@@ -76,7 +76,7 @@ async fn what_a_killed_replica_has_acknowledged_is_booked_once_after_it_starts_a
     if !StoreKind::Redis.is_available() {
         return;
     }
-    let mut redis = durable();
+    let (mut redis, _kept) = durable();
     let replica = Replica::new(&redis, &[]);
     let process = replica.start().await;
     let mut client = serving(&process).await;
@@ -124,7 +124,7 @@ async fn a_full_spool_refuses_and_what_it_took_is_booked() {
     if !StoreKind::Redis.is_available() {
         return;
     }
-    let mut redis = durable();
+    let (mut redis, _kept) = durable();
     let replica = Replica::new(&redis, &["--spool-max-size=2MiB"]);
     let process = replica.start().await;
     let client = serving(&process).await;
@@ -165,7 +165,7 @@ async fn a_stop_keeps_what_the_store_does_not_take_and_delivers_what_it_does() {
     if !StoreKind::Redis.is_available() {
         return;
     }
-    let mut redis = durable();
+    let (mut redis, _kept) = durable();
     let replica = Replica::new(&redis, &[]);
     let process = replica.start().await;
     let mut client = serving(&process).await;
