@@ -38,5 +38,5 @@ pub(super) fn receivers() -> Arc<Receivers> {
 /// Nothing that would be alerted of.
 pub(super) fn facts() -> Facts {
     let status = PolicyStatus::new(&rules::policy(), Vec::new());
-    Facts { upstream: Arc::default(), policy: watch::channel(Arc::new(status)).1 }
+    Facts { upstream: Arc::default(), policy: watch::channel(Arc::new(status)).1, spool: None }
 }

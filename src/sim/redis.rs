@@ -12,7 +12,7 @@ use crate::{
     store::{
         Unreported,
         redis::{
-            LayoutGate, RedisAccess, RedisSettings, RedisStore,
+            LayoutGate, RedisAccess, RedisSettings, RedisStore, ReplaySettings,
             tests::server::{Server, until_up},
         },
     },
@@ -46,6 +46,7 @@ impl Redis {
             deadline: Duration::from_secs(20),
             layout: LayoutGate::default(),
             unreported: Unreported::default(),
+            replay: ReplaySettings::default(),
         };
         let store = self.client.block_on(async {
             let store = RedisStore::connect(settings, Clock::Manual(clock.clone())).expect("sound settings");

@@ -91,7 +91,7 @@ impl Connection {
     /// The number of the connection that is up; `None`: none is.
     pub(super) fn number(&self) -> Option<u64> {
         match &*self.state.borrow() {
-            State::Up(number, _) => Some(*number),
+            State::Up(up) => Some(up.number),
             State::Connecting | State::Down => None,
         }
     }

@@ -44,6 +44,7 @@ fn store_at(url: &str) -> RedisStore {
         deadline: Duration::from_millis(400),
         layout: LayoutGate::default(),
         unreported: Unreported::default(),
+        replay: ReplaySettings::default(),
     };
     RedisStore::connect(settings, Clock::Manual(ManualClock::new(NOW))).unwrap()
 }
