@@ -147,7 +147,7 @@ impl Disk {
     ) -> rusqlite::Result<Result<Kept, NotKept>> {
         let Entry { id, about, record } = entry;
         let mut known = self.connection.prepare_cached("SELECT * FROM spooled WHERE id = ?")?;
-        if let Some(found) = known.query_row([&id.0[..]], |row| read(row)).optional()? {
+        if let Some(found) = known.query_row([&id.0[..]], read).optional()? {
             return Ok(Ok(Kept::Already(found.entry.about)));
         }
         if !self.has_room(record.len())? {
