@@ -158,7 +158,7 @@ impl Course {
         let day = rng.between(0, 11) * 86_400_000;
         let of_day =
             if rng.chance(300) { 86_400_000 - rng.between(1, span.max(2)) } else { rng.below(86_400_000) };
-        Self {
+        let course = Self {
             start_ms: super::START_MS + day + of_day,
             replicas,
             clients: usize::try_from(rng.between(2, 9)).unwrap_or(2),
@@ -172,7 +172,9 @@ impl Course {
             follows: rng.chance(150),
             delivers: rng.chance(60),
             operates: rng.chance(400),
-        }
+        };
+        // Alerts are made where the registry is followed, as it is in each process that ships.
+        Self { follows: course.follows || course.delivers, ..course }
     }
 
     /// The outage at `now`.
