@@ -15,7 +15,7 @@ use crate::{runtime::clock::Clock, store::embedded::EmbeddedStore};
 /// Worlds of one run of the tests over the plain model; `TOLLGATE_SIM_SEEDS` asks for more.
 const SEEDS: u64 = 2_000;
 /// The same over the embedded store, of which each has its SQLite, and over Redis.
-const EMBEDDED_SEEDS: u64 = 60;
+const EMBEDDED_SEEDS: u64 = 30;
 const REDIS_SEEDS: u64 = 12;
 /// Within so many seeds each planted fault is found.
 const SEEDS_OF_FAULTS: u64 = 500;
@@ -34,7 +34,14 @@ impl Simulated for Model {
 }
 
 fn over_the_model(seed: u64, mutant: Option<Mutant>) -> Ended {
-    run(seed, Course::of(seed), |_| (Model::by(Clock::System), Means { mutant, ..Means::default() }))
+    let course = match mutant {
+        // Until the money comes to an end.
+        Some(Mutant::OverspendsBudgets) => {
+            Course { clients: 9, requests: 100, pause_ms: 4_000, ..Course::of(seed) }
+        }
+        _ => Course::of(seed),
+    };
+    run(seed, course, |_| (Model::by(Clock::System), Means { mutant, ..Means::default() }))
 }
 
 fn over_the_embedded_store(seed: u64) -> Ended {
