@@ -34,14 +34,7 @@ impl Simulated for Model {
 }
 
 fn over_the_model(seed: u64, mutant: Option<Mutant>) -> Ended {
-    let course = match mutant {
-        // Until the money comes to an end.
-        Some(Mutant::OverspendsBudgets) => {
-            Course { clients: 9, requests: 100, pause_ms: 4_000, ..Course::of(seed) }
-        }
-        _ => Course::of(seed),
-    };
-    run(seed, course, |_| (Model::by(Clock::System), Means { mutant, ..Means::default() }))
+    run(seed, Course::of(seed), |_| (Model::by(Clock::System), Means { mutant, ..Means::default() }))
 }
 
 fn over_the_embedded_store(seed: u64) -> Ended {
@@ -139,7 +132,7 @@ fn each_planted_fault_is_found() {
             Mutant::ForgetsTail => &[Invariant::Books, Invariant::Lost],
             Mutant::SettlesTwice | Mutant::LosesReports | Mutant::ChargesRepeats => &[Invariant::Books],
             Mutant::LosesReleases => &[Invariant::Books, Invariant::Leak],
-            Mutant::AdmitsOneMore | Mutant::OverspendsBudgets => &[Invariant::Limit],
+            Mutant::AdmitsOneMore => &[Invariant::Limit],
             Mutant::ExpiryChargesNothing => &[Invariant::Books],
             Mutant::DropsCrossings => &[Invariant::Alert],
             Mutant::TakesRepeats => &[Invariant::Books, Invariant::Leak],
