@@ -102,7 +102,7 @@ struct Replica {
 
 impl Replica {
     async fn start(redis: RedisServer, ways: Ways) -> Self {
-        give_key(&redis, [9; 32]).await;
+        give_key(&redis, "acme", [9; 32]).await;
         let (clock, directory) = (ManualClock::new(START), TempDir::new().unwrap());
         let spool = Spool::open(directory.path(), ROOM, "acme").unwrap();
         let ways = Ways { spool: Some(spool), ..ways };
@@ -222,7 +222,7 @@ async fn what_the_store_has_lost_is_booked_by_what_the_replica_knows() {
     let without = POLICY.split("[teams.gone]").next().unwrap();
     replica.server.set_policy(without).await;
     assert!(replica.redis.restart());
-    give_key(&replica.redis, [9; 32]).await;
+    give_key(&replica.redis, "acme", [9; 32]).await;
     let _delivery = replica.server.deliver_spooled(replica.store.clone());
     replica.is_delivered("t", (COST, 1)).await;
     replica.is_delivered("gone", (COST, 1)).await;
