@@ -86,6 +86,11 @@ async fn what_a_server_forgot_is_booked_once_however_much_it_was() {
     }
 }
 
+/// A place in a list of this length.
+fn place(dice: &mut Dice, length: usize) -> usize {
+    usize::try_from(dice.roll(length as u64)).unwrap()
+}
+
 async fn forget_a_tail(server: &mut Server, clock: &ManualClock, seed: u64) {
     let organization = format!("org{seed}");
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -111,17 +116,17 @@ async fn forget_a_tail(server: &mut Server, clock: &ManualClock, seed: u64) {
                 ids += 1;
             }
             4..6 if !open.is_empty() => {
-                let (id, record) = open.swap_remove(dice.roll(open.len() as u64) as usize);
+                let (id, record) = open.swap_remove(place(&mut dice, open.len()));
                 let settle = used(record, id, 1 + dice.roll(50));
                 assert!(matches!(store.settle(settle.clone()).await, Ok(SettleOutcome::Settled(_))));
                 settled.push(settle);
             }
             6 if !open.is_empty() => {
-                let (id, record) = open.swap_remove(dice.roll(open.len() as u64) as usize);
+                let (id, record) = open.swap_remove(place(&mut dice, open.len()));
                 assert!(matches!(store.settle(release(record, id)).await, Ok(SettleOutcome::Settled(_))));
             }
             _ if !settled.is_empty() => {
-                let settle = settled[dice.roll(settled.len() as u64) as usize].clone();
+                let settle = settled[place(&mut dice, settled.len())].clone();
                 assert!(matches!(store.settle(settle).await, Ok(SettleOutcome::AlreadySettled(_))));
             }
             _ => {}
