@@ -350,7 +350,7 @@ async fn a_replica_of_an_earlier_release_is_told_of_until_it_is_replaced() {
     let Some(redis) = redis_server::shared() else { return };
     let replicas = Replicas::start("layout_mismatch", &redis.url()).await;
     let organization = replicas.policy.split('"').nth(1).unwrap();
-    let store = RedisStore::connect(settings(&redis, organization), Clock::System).unwrap();
+    let store = RedisStore::connect(settings(redis, organization), Clock::System).unwrap();
     let announce = async |layout: u32| {
         let said = format!(r#"{{"v":1,"version":"0.0.9","layout":{layout},"ready":true}}"#);
         store.announce_replica("gate-9:1".into(), said.into()).await.unwrap();
