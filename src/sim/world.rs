@@ -22,6 +22,8 @@ use crate::{
 
 /// After everything works again: long enough for the slowest release, which pauses up to ten seconds between two attempts.
 const RECOVERY: Duration = Duration::from_secs(45);
+/// After that, what a replica had claimed of alerts when it died, or when the answer to its claim was lost, is due again, twice.
+const LEASES: Duration = Duration::from_secs(150);
 /// After which nothing is reserved any more.
 const EXPIRY: Duration = Duration::from_secs(15 * 60);
 
@@ -113,6 +115,9 @@ async fn world<S: Simulated>(seed: u64, course: Course, (store, means): (S, Mean
     side.calm();
     sleep(RECOVERY).await;
     broken.extend(verdict::of_leaks(&history));
+    if course.delivers {
+        sleep(LEASES).await;
+    }
     for replica in fleet.all() {
         replica.rest();
     }

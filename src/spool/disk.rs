@@ -1,6 +1,6 @@
 //! The tables of the spool, and what is done in them.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
@@ -21,6 +21,8 @@ const WAL_PAGES: i64 = 64;
 const COMMIT_PAGES: i64 = 128;
 /// The pages that one more record may need besides its own bytes: of the table, of the index, and of what leads to them.
 const SPARE_PAGES: u64 = 4;
+/// How long a commit waits for another program that has the database locked. Then nothing is acknowledged, and it is tried again.
+const BUSY: Duration = Duration::from_millis(200);
 
 /// A row of `spooled` ends with its check sum. `tried` is when the store was first asked, and `cost` nothing where it is not known. `refused` is
 /// for people: `why`, and the report `in_words`, as JSON.
@@ -51,6 +53,8 @@ impl Disk {
             // Has effect before the first table: pages that are free are given back to the system.
             connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")
         })?;
+        // Callers wait behind someone who looks at the tables.
+        connection.busy_timeout(BUSY)?;
         connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
         let page_size: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
         connection.pragma_update(None, "journal_size_limit", WAL_PAGES * page_size)?;

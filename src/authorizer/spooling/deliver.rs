@@ -88,7 +88,8 @@ impl<S: Store + Clone> Authorizer<S> {
                 }
             }
             (Subject::Unreserved | Subject::Degraded, Some(facts)) => {
-                if is_forgotten(taken, KEEP_SPOOLED_MS, now) && self.store.find(id).await?.is_none() {
+                let asked_at = taken.entry.about.tried_at.unwrap_or(taken.entry.about.at);
+                if is_forgotten(asked_at, KEEP_SPOOLED_MS, now) && self.store.find(id).await?.is_none() {
                     return Ok(untold());
                 }
                 let report = match record.subject {
@@ -115,20 +116,15 @@ impl<S: Store + Clone> Authorizer<S> {
         facts: Option<&Facts>,
     ) -> Result<Delivery, Failure> {
         let id = taken.entry.id;
-        let keep_ms = if record.is_tried { KEEP_SETTLED_MS } else { KEEP_SPOOLED_MS };
-        match facts {
-            Some(facts) if !is_forgotten(taken, keep_ms, now) => {
-                warn!(reservation_id = %id, "the store has lost the reservation of a report that was spooled; booking it without");
-                let again = ticket::again_id(&facts.ticket()?.team, id);
-                self.book_facts(again, (facts, now), record.report().of_released(id)).await
-            }
-            Some(facts) if now < facts.expires_at.plus(plan::LATE_MS) => {
-                warn!(reservation_id = %id, "the store has settled a report that was spooled when it was first asked");
-                Ok(Delivery::Booked)
-            }
-            None if !is_forgotten(taken, keep_ms, now) => Err(Failure::UnknownReservation),
-            Some(_) | None => Ok(untold()),
+        // Its gateway may have reported it before, or to another replica since, and the store remembers a settlement for minutes.
+        let could_be_settled = facts.map_or(taken.entry.about.at, |facts| facts.decided_at);
+        if is_forgotten(could_be_settled, KEEP_SETTLED_MS, now) {
+            return Ok(untold());
         }
+        let Some(facts) = facts else { return Err(Failure::UnknownReservation) };
+        warn!(reservation_id = %id, "the store has lost the reservation of a report that was spooled; booking it without");
+        let again = ticket::again_id(&facts.ticket()?.team, id);
+        self.book_facts(again, (facts, now), record.report().of_released(id)).await
     }
 
     /// Books a report by what is known of its request, under `id`.
@@ -163,15 +159,14 @@ impl<S: Store + Clone> Authorizer<S> {
     }
 }
 
-/// Whether the store may have settled it, and have forgotten that by now: it remembers for `keep_ms`.
-fn is_forgotten(taken: &Taken, keep_ms: u64, now: Timestamp) -> bool {
-    let tried_at = taken.entry.about.tried_at;
-    tried_at.is_some_and(|at| now.since(at).saturating_add(MARGIN_MS) >= keep_ms)
+/// Whether the store may have settled it at `since` or later, and have forgotten that by now: it remembers for `keep_ms`.
+const fn is_forgotten(since: Timestamp, keep_ms: u64, now: Timestamp) -> bool {
+    now.since(since).saturating_add(MARGIN_MS) >= keep_ms
 }
 
 fn untold() -> Delivery {
     Delivery::Refused(
-        "the store was asked to book it so long ago that it no longer tells whether it has; compare with Groq's bill".to_owned(),
+        "the store does not know its reservation any more, and no longer tells whether it was booked; compare with Groq's bill".to_owned(),
     )
 }
 

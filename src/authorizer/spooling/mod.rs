@@ -251,6 +251,10 @@ impl<S: Store + Clone> Authorizer<S> {
             Kept::Already(about) if report.must_repeat() && about.digest != report.digest() => {
                 return Err(Failure::RequestIdReused);
             }
+            // Of another team's report under this id nothing is told, and this one is not kept in its place.
+            Kept::Already(about) if is_of_another(&about.team, &team) => {
+                return Err(StoreError::Unavailable.into());
+            }
             Kept::Already(about) => {
                 let cost = about.cost_nanos.and_then(NanoUsd::new);
                 SpooledReport { reservation: id, cost, already_recorded: true }
@@ -265,6 +269,11 @@ impl<S: Store + Clone> Authorizer<S> {
         });
         Ok(Recorded::Spooled(spooled))
     }
+}
+
+/// Whether two teams, of which either may not be known, are not one.
+fn is_of_another(one: &str, other: &str) -> bool {
+    !one.is_empty() && !other.is_empty() && one != other
 }
 
 /// What a report costs by the facts that it is kept with.

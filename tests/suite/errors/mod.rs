@@ -87,6 +87,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("TOO_MANY_KEYS", RARE, "a_full_registry_says_so"),
     ("TOO_MANY_PAUSES", RARE, "a_full_registry_says_so"),
     ("OVERLOADED", RARE, "more_than_redis_can_answer_in_time_is_refused_at_once"),
+    ("SPOOL_FULL", "tests/suite/spool/processes.rs", "a_full_spool_refuses_and_what_it_took_is_booked"),
     ("SHUTTING_DOWN", RARE, "a_call_that_outlasts_the_drain_is_told"),
     ("STORE_UNAVAILABLE", "tests/suite/crash/outage.rs", "an_outage_of_redis_is_answered_in_time_and_passes"),
     ("SNAPSHOT_STALE", "tests/suite/snapshot.rs", "a_key_given_to_another_team_ends_the_wait_of_its_request"),

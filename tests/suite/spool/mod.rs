@@ -235,7 +235,8 @@ async fn what_the_store_has_lost_is_booked_by_what_the_replica_knows() {
     assert!(told.contains(r#""input_tokens":5"#), "{told}");
 }
 
-/// A report that the store has booked, and forgotten by the time it is delivered, is not booked once more.
+/// A report that the store has booked, and forgotten by the time it is delivered, is not booked once more: by this replica's own call, or by
+/// another replica to which its gateway repeated it. People are told to look.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_store_has_booked_and_forgotten_is_not_booked_again() {
     if !StoreKind::Redis.is_available() {
@@ -243,19 +244,27 @@ async fn what_the_store_has_booked_and_forgotten_is_not_booked_again() {
     }
     let (redis, _kept) = durable();
     let mut replica = Replica::start(redis, Ways::default()).await;
-    let id = reserve(&mut replica.client, "t").await;
+    let [id, repeated] = [reserve(&mut replica.client, "t").await, reserve(&mut replica.client, "t").await];
     // Frozen, it has the call in its socket, and books it when it is thawed: its caller has heard that it is spooled by then.
     replica.redis.freeze();
-    is_spooled(&record(&mut replica.client, used(&id, 1_000, 100)).await, Some(COST), false);
+    for id in [&id, &repeated] {
+        is_spooled(&record(&mut replica.client, used(id, 1_000, 100)).await, Some(COST), false);
+    }
     replica.redis.thaw();
-    eventually("it is booked", async || replica.spent("t").await == Some((COST, 1))).await;
+    let other = Server::start_on_redis(&replica.redis, "acme", POLICY, replica.clock.clone());
+    let mut other = other.client().await;
+    eventually("the other replica books it", async || {
+        other.record_usage(used(&repeated, 1_000, 100)).await.is_ok()
+    })
+    .await;
+    eventually("it is booked", async || replica.spent("t").await == Some((2 * COST, 2))).await;
     for passed in [5, 20] {
         replica.clock.set(START.plus(passed * 60_000));
         let _ = replica.client.authorize(chat("t", MODEL, 1, 1)).await;
     }
     let _delivery = replica.server.deliver_spooled(replica.store.clone());
-    replica.is_delivered("t", (COST, 1)).await;
-    assert_eq!(replica.status().await.refused_count, 0);
+    replica.is_delivered("t", (2 * COST, 2)).await;
+    assert_eq!(replica.status().await.refused_count, 2);
 }
 
 /// People are told of what waits for long and of an outage's reports, see it in each place, and hear when it is over.

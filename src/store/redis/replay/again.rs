@@ -1,6 +1,9 @@
 //! Writing again what a server lacks of that which was acknowledged.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -187,7 +190,10 @@ impl Inner {
             dry_run: false,
         });
         self.granted(&reserve).await?;
-        self.settle_under(id, settle).await
+        // A reservation that is made now looks younger than a cooldown that began since the true one.
+        let mut settle = settle.clone();
+        settle.cooldown = settle.cooldown.filter(|(_, change)| *change != CooldownChange::Lift);
+        self.settle_under(id, &settle).await
     }
 
     /// Makes a reservation without limits; `false`: there is one.
@@ -218,15 +224,31 @@ impl Inner {
     }
 
     /// Writes a record of the registry again unless it is there, or a later one.
+    ///
+    /// Versions of two servers say nothing of each other, so the write gets that which it has on the server that answers, for the next
+    /// failover. One that another write has taken the place of, such as a revocation since, is not written again by any later one.
     async fn restore(&self, write: &Write) -> Result<Fate, StoreError> {
+        let written = write.version.load(Ordering::Relaxed);
+        if written == 0 {
+            return Ok(Fate::Known);
+        }
         let mark: [u8; 8] = Entropy::System.bytes().map_err(|_| StoreError::Unavailable)?;
         let mut cmd = script::REGISTRY_RESTORE.call(3);
         cmd.arg(&self.keyspace.registry).arg(&self.keyspace.revision).arg(&self.keyspace.meta);
-        cmd.arg(&*write.name).arg(write.version).arg(&write.value[..]).arg(&mark);
+        cmd.arg(&*write.name).arg(written).arg(&write.value[..]).arg(&mark);
         let answer = bytes(self.connection.call(&script::REGISTRY_RESTORE, &cmd).await?)?;
-        match Reader::new(&answer).number()? {
-            1 => Ok(Fate::Changed),
-            _ => Ok(Fate::Known),
+        let mut answer = Reader::new(&answer);
+        match (answer.number()?, answer.number()?) {
+            (1, again) => {
+                write.version.store(again, Ordering::Relaxed);
+                Ok(Fate::Changed)
+            }
+            (_, present) => {
+                if present != 0 && present != written {
+                    write.version.store(0, Ordering::Relaxed);
+                }
+                Ok(Fate::Known)
+            }
         }
     }
 }

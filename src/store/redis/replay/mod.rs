@@ -140,7 +140,7 @@ impl Replay {
     pub(super) fn wrote(&self, name: &Arc<str>, version: u64, value: &[u8]) {
         if self.is_on() {
             let (name, value) = (Arc::clone(name), value.into());
-            self.ring().push(Kept::Write(Arc::new(Write { name, version, value })));
+            self.ring().push(Kept::Write(Arc::new(Write::new(name, version, value))));
         }
     }
 

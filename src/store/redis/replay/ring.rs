@@ -3,7 +3,7 @@
 use std::{
     collections::{HashSet, VecDeque},
     mem,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::Instant,
 };
 
@@ -21,9 +21,15 @@ pub(super) const MOST_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub(in crate::store::redis) struct Write {
     pub(in crate::store::redis) name: Arc<str>,
-    /// The version that it was written as.
-    pub(in crate::store::redis) version: u64,
+    /// The version that it has, as it was written or written again; 0: another write took its place.
+    pub(in crate::store::redis) version: AtomicU64,
     pub(in crate::store::redis) value: Box<[u8]>,
+}
+
+impl Write {
+    pub(in crate::store::redis) fn new(name: Arc<str>, version: u64, value: Box<[u8]>) -> Self {
+        Self { name, version: version.into(), value }
+    }
 }
 
 /// Something that was acknowledged. Cheap to clone.
@@ -161,18 +167,18 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::atomic::Ordering, time::Duration};
 
     use super::*;
 
     fn write(number: u64, length: usize) -> Kept {
         let value = vec![0; length].into();
-        Kept::Write(Arc::new(Write { name: format!("pause/{}", number % 7).into(), version: number, value }))
+        Kept::Write(Arc::new(Write::new(format!("pause/{}", number % 7).into(), number, value)))
     }
 
     fn version(kept: &Kept) -> u64 {
         match kept {
-            Kept::Write(write) => write.version,
+            Kept::Write(write) => write.version.load(Ordering::Relaxed),
             other => panic!("{other:?}"),
         }
     }
