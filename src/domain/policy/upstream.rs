@@ -36,7 +36,7 @@ impl fmt::Display for KeyPlace {
 /// The most places of one project: two live keys, and room for moving them.
 pub const MAX_PLACES: usize = 8;
 
-/// Where Groq keys are by the settings of the service, instead of by its policy: whoever writes a policy may not be the one who may name
+/// Where Groq keys are by the settings of the service, instead of by its policy: those who write a policy may not be those who may name
 /// files of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroqKeys(BTreeMap<(String, String), Vec<KeyPlace>>);

@@ -28,7 +28,7 @@ fn crossed(budgets: &[Budget]) -> Vec<(&str, &str, u64)> {
     all.collect()
 }
 
-/// Each threshold has the time of the settlement that crossed it, in its own period, whoever's the budget is.
+/// Each threshold has the time of the settlement that crossed it, in its own period, for budgets of keys, users and teams.
 async fn thresholds_have_the_time_at_which_they_were_crossed(store: StoreKind) {
     const ALERTS: &str = "alerts = [\"50%\", \"90%\"]";
     let text = POLICY
