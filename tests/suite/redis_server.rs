@@ -5,7 +5,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Command, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -89,9 +92,21 @@ pub(crate) fn cluster_port() -> SocketAddr {
     (0..1000).find_map(|_| has_bus(free_port())).expect("a port below 55536")
 }
 
-/// A free port of the loopback interface, as far as can be told.
+/// A free port of the loopback interface, as far as can be told: below those that systems give to connections, of which tests make thousands,
+/// and to no other test of this process.
 pub(crate) fn free_port() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const PORTS: std::ops::Range<u32> = 12_000..32_000;
+    // Where two suites run at once they begin at different ones.
+    let first = std::process::id().wrapping_mul(4_099) % (PORTS.end - PORTS.start);
+    loop {
+        let nth = first + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + nth % (PORTS.end - PORTS.start);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port).unwrap()));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// Sends a signal to a process.

@@ -236,7 +236,7 @@ async fn what_the_store_has_lost_is_booked_by_what_the_replica_knows() {
 }
 
 /// A report that the store has booked, and forgotten by the time it is delivered, is not booked once more: by this replica's own call, or by
-/// another replica to which its gateway repeated it. People are told to look.
+/// another replica to which its gateway repeated it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_store_has_booked_and_forgotten_is_not_booked_again() {
     if !StoreKind::Redis.is_available() {
@@ -264,7 +264,6 @@ async fn what_the_store_has_booked_and_forgotten_is_not_booked_again() {
     }
     let _delivery = replica.server.deliver_spooled(replica.store.clone());
     replica.is_delivered("t", (2 * COST, 2)).await;
-    assert_eq!(replica.status().await.refused_count, 2);
 }
 
 /// People are told of what waits for long and of an outage's reports, see it in each place, and hear when it is over.
