@@ -147,7 +147,7 @@ impl Breaker {
     }
 
     /// A caller left before there was an answer: after most of the deadline, that is a failure, as is as much waiting of several callers
-    /// one after another, of whom each has less time than the store.
+    /// one after another, each with less time than the store has.
     fn left(&self, began: Instant, now: Instant) {
         let waited = now.saturating_duration_since(began);
         if waited < self.patience {

@@ -264,6 +264,7 @@ async fn what_the_store_has_booked_and_forgotten_is_not_booked_again() {
     }
     let _delivery = replica.server.deliver_spooled(replica.store.clone());
     replica.is_delivered("t", (2 * COST, 2)).await;
+    assert_eq!(replica.status().await.refused_count, 0);
 }
 
 /// People are told of what waits for long and of an outage's reports, see it in each place, and hear when it is over.
