@@ -72,7 +72,7 @@ pub enum Verdict {
 /// Decides who may ask. There is one for the whole process; it uses the policy in force.
 #[derive(Clone, Debug)]
 pub struct Guard {
-    live: Arc<Live>,
+    pub(super) live: Arc<Live>,
     /// Shared by all cores: a token verified on one is known to the others.
     verifier: Arc<Verifier>,
     /// The clock that decides when tokens expire.
@@ -98,6 +98,12 @@ impl Guard {
             refusals: Arc::default(),
             sessions: Arc::default(),
         }
+    }
+
+    /// The same, with its sessions among those of other organizations: a browser has one session for all.
+    #[must_use]
+    pub fn with_sessions(self, sessions: Arc<SessionCounts>) -> Self {
+        Self { sessions, ..self }
     }
 
     /// Whether the policy in force says who may ask.
@@ -355,7 +361,8 @@ fn record_denied(
     });
 }
 
-fn token_in(header: &str) -> Option<&str> {
+/// The token of `Bearer …`.
+pub(super) fn token_in(header: &str) -> Option<&str> {
     let (scheme, token) = header.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)

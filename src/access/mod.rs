@@ -12,6 +12,7 @@ mod bearer;
 mod fetch;
 mod guard;
 mod issuer;
+mod organizations;
 mod peer;
 mod refusal;
 mod refused;
@@ -25,6 +26,7 @@ mod unreserved;
 pub use bearer::{Invalid, SERVICE_TOKEN_PREFIX, Verifier};
 pub use fetch::reach;
 pub use guard::{Authorization, Credentials, Guard, Verdict};
+pub use organizations::{Chosen, Named, ORGANIZATION, Organizations};
 pub use peer::Peer;
 pub use refusal::{Kind, OtherTeam, Refusal};
 pub use refused::RefusalCounts;
@@ -38,3 +40,6 @@ pub use sign_in::{
     CALLBACK, Client, ClientSecretPlace, Leave, Prompt, Return, SignIn, SignInError, return_address,
 };
 pub use unreserved::{UNRESERVED_BOUND_EXCEEDED, record_refused};
+
+/// The most characters of an organization's name that are told back: as long as one may be.
+const MAX_ORGANIZATION: usize = crate::domain::name::MAX_NAME_BYTES;

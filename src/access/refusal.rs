@@ -39,6 +39,15 @@ pub enum Refusal {
     /// No such RPC is served.
     #[error("there is no such RPC")]
     UnknownRpc,
+    /// The caller may be of several organizations, and nothing says which one is meant; or what says so is malformed.
+    #[error("{0}: name one in the metadata `tollgate-organization`")]
+    OrganizationRequired(&'static str),
+    /// There is no organization of this name.
+    #[error("there is no organization `{0}`")]
+    UnknownOrganization(String),
+    /// The request names an organization that its caller is not of. It is not said whether there is one of that name.
+    #[error("the caller is not of the organization that the request names")]
+    OtherOrganization,
 }
 
 /// The kinds of refusal, as every transport tells them apart.
@@ -52,6 +61,8 @@ pub enum Kind {
     Unavailable,
     /// Nothing has that name.
     Unknown,
+    /// The request does not say enough.
+    Invalid,
 }
 
 impl Refusal {
@@ -65,8 +76,9 @@ impl Refusal {
             | Self::Malformed(_)
             | Self::Invalid(Invalid::Token(_) | Invalid::Expired) => Kind::Unauthenticated,
             Self::Invalid(Invalid::IssuerUnavailable) => Kind::Unavailable,
-            Self::Missing(_) | Self::OtherTeam(..) => Kind::Forbidden,
-            Self::UnknownRpc => Kind::Unknown,
+            Self::Missing(_) | Self::OtherTeam(..) | Self::OtherOrganization => Kind::Forbidden,
+            Self::UnknownRpc | Self::UnknownOrganization(_) => Kind::Unknown,
+            Self::OrganizationRequired(_) => Kind::Invalid,
         }
     }
 
@@ -83,6 +95,9 @@ impl Refusal {
             Self::Missing(_) => "PERMISSION_MISSING",
             Self::OtherTeam(..) => "TEAM_NOT_PERMITTED",
             Self::UnknownRpc => "UNKNOWN_RPC",
+            Self::OrganizationRequired(_) => "ORGANIZATION_REQUIRED",
+            Self::UnknownOrganization(_) => "UNKNOWN_ORGANIZATION",
+            Self::OtherOrganization => "ORGANIZATION_NOT_PERMITTED",
         }
     }
 

@@ -66,6 +66,29 @@ impl Claimed {
     }
 }
 
+/// By whom a token says that it was issued, and for which audiences. Nothing of it is proven: it only says which policies may know its
+/// holder.
+#[derive(Debug)]
+pub(super) struct Whose {
+    issuer: String,
+    audiences: Vec<String>,
+}
+
+impl Whose {
+    /// Reads a token; `None`: it is none.
+    pub(super) fn read(token: &str) -> Option<Self> {
+        let claims: Claims = dangerous::insecure_decode_claims(token).ok()?;
+        let issuer = claims.get("iss").and_then(Value::as_str)?.to_owned();
+        let audiences = values(claims.get("aud")).take(MAX_VALUES).map(str::to_owned).collect();
+        Some(Self { issuer, audiences })
+    }
+
+    /// Whether it can be one of `issuer`'s for us.
+    pub(super) fn is_of(&self, issuer: &Issuer) -> bool {
+        self.issuer == *issuer.issuer && self.audiences.iter().any(|audience| *audience == *issuer.audience)
+    }
+}
+
 /// The holder of a verified token.
 #[derive(Debug)]
 pub(super) struct Verified {

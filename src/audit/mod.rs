@@ -62,7 +62,7 @@ struct Open {
     room: Mutex<RefusalLimiter>,
     flood: Arc<Flood>,
     /// After `events`, as fields are dropped in declaration order: the threads end once no sender is left.
-    sinks: Vec<Closing>,
+    sinks: Vec<Arc<Closing>>,
 }
 
 /// What the threads have to know about refusals. Independent counters; they order nothing else.

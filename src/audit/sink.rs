@@ -34,7 +34,8 @@ pub(super) enum Order {
     Flush(Sender<bool>),
 }
 
-/// Where a sink's thread gets its orders from. Unbounded, as `Audit` bounds what comes.
+/// Where a sink's thread gets its orders from. Clones lead to the same thread. Unbounded, as `Audit` bounds what comes.
+#[derive(Clone)]
 pub(super) enum Orders {
     ToThread(Sender<Order>),
     ToTask(UnboundedSender<Order>),
@@ -50,10 +51,11 @@ impl Orders {
     }
 }
 
-/// A place that the log goes to.
+/// A place that the log goes to. The logs of several organizations may go to clones of one.
+#[derive(Clone)]
 pub struct Sink {
     pub(super) lines: Orders,
-    pub(super) closing: Closing,
+    pub(super) closing: Arc<Closing>,
 }
 
 impl fmt::Debug for Sink {
@@ -123,7 +125,7 @@ impl Sink {
             drop(runtime);
             drop(closing);
         })?;
-        Ok(Self { lines: Orders::ToTask(orders), closing: Closing(Mutex::new(closed)) })
+        Ok(Self { lines: Orders::ToTask(orders), closing: Arc::new(Closing(Mutex::new(closed))) })
     }
 
     /// Starts the thread of `writer`.
@@ -135,6 +137,6 @@ impl Sink {
             drop(writer);
             drop(closing);
         })?;
-        Ok(Self { lines: Orders::ToThread(orders), closing: Closing(Mutex::new(closed)) })
+        Ok(Self { lines: Orders::ToThread(orders), closing: Arc::new(Closing(Mutex::new(closed))) })
     }
 }

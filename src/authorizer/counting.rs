@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Where the durations of decisions are recorded: first of those that allowed, then of the others.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Timing {
     /// Of requests that are decided at once.
     pub decision: Family,

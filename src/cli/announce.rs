@@ -4,6 +4,7 @@ use std::{
     fmt::Write as _,
     io::{self, Write as _},
     net::SocketAddr,
+    sync::Arc,
 };
 
 use crate::{
@@ -21,39 +22,42 @@ use crate::{
 /// Prints, in a few lines, what is running and what to try.
 pub(super) fn announce(
     settings: &Settings,
-    source: &PolicySource,
+    sources: &[Arc<PolicySource>],
     tls: Option<&TlsSource>,
     address: SocketAddr,
 ) {
-    let status = source.status();
-    let policy = source.policy().load_full();
-    let file = settings.policy.as_ref().map_or_else(
-        || "the built-in example (--policy FILE for your own)".to_owned(),
-        |path| path.display().to_string(),
-    );
+    let policies: Vec<_> = sources.iter().map(|source| source.policy().load_full()).collect();
     let scheme = if settings.admin_is_tls() { "https" } else { "http" };
     let admin = settings.admin_address();
-    let organization = &policy.organization.id;
     let pages = |a| {
-        format!("  console   {scheme}://{a}/console/{organization}/\n  operators {scheme}://{a}/status\n")
+        let console = |policy: &Arc<Policy>| {
+            format!("  console   {scheme}://{a}/console/{}/\n", policy.organization.id)
+        };
+        let consoles: String = policies.iter().map(console).collect();
+        format!("{consoles}  operators {scheme}://{a}/status\n")
     };
     let admin = admin.map(pages).unwrap_or_default();
     let (target, curl, encryption) = ways_in(settings, tls, address);
     // The name it was called by, so that the lines work as they stand: `cargo run` puts nothing on the path.
     let program = std::env::args().next().unwrap_or_else(|| "tollgate".to_owned());
-    let teams = match policy.teams.len() {
-        1 => "1 team".to_owned(),
-        count => format!("{count} teams"),
-    };
-    let revision = &status.revision;
+    let described: String = sources.iter().map(|source| described(source)).collect();
     let mut text = format!(
         "Tollgate listens on {address}\n\
-         \x20 policy    {file}: organization {organization}, {teams}, revision {revision}\n\
+         {described}\
          \x20 store     {store}\n\
          {encryption}{admin}\n",
         store = settings.store,
     );
-    if let Some((team, model, output)) = something_to_try(&policy) {
+    // Of several organizations a caller without a credential names its own.
+    let (flag, header) = match &policies[..] {
+        [policy, _, ..] => {
+            let id = &policy.organization.id;
+            (format!(" --organization {id}"), format!(" -H 'tollgate-organization: {id}'"))
+        }
+        _ => Default::default(),
+    };
+    let (target, curl) = (format!("{target}{flag}"), format!("{curl}{header}"));
+    if let Some((team, model, output)) = policies.first().and_then(|policy| something_to_try(policy)) {
         let _ = write!(
             text,
             "Try, in another terminal:\n\
@@ -67,6 +71,21 @@ pub(super) fn announce(
     let mut out = io::stdout().lock();
     // There may be no reader: the service runs nonetheless.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// The line of one policy.
+fn described(source: &PolicySource) -> String {
+    let (status, policy) = (source.status(), source.policy().load_full());
+    let file = source.path().map_or_else(
+        || "the built-in example (--policy FILE for your own)".to_owned(),
+        |path| path.display().to_string(),
+    );
+    let teams = match policy.teams.len() {
+        1 => "1 team".to_owned(),
+        count => format!("{count} teams"),
+    };
+    let (organization, revision) = (&policy.organization.id, &status.revision);
+    format!("  policy    {file}: organization {organization}, {teams}, revision {revision}\n")
 }
 
 /// How our own commands and grpcurl are given the address, and the line that says what protects it.

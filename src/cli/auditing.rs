@@ -1,6 +1,6 @@
 //! What `serve` itself records in the audit log: where the log is, and the outcome of policy changes.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -17,24 +17,33 @@ use crate::{
 const MAX_FINDINGS: usize = 16;
 const MAX_FINDING: usize = 256;
 
-/// Opens the log of `organization` that `settings` ask for, in a store of its own where it goes to the store. The service's store is
-/// open already, so its directory exists.
+/// Opens what the logs of all organizations go to that `settings` ask for beside the store. The service's store is open already, so its
+/// directory exists.
 ///
 /// # Errors
 /// The file, and why it cannot be opened.
-pub(super) fn open<S: AuditLog, E: fmt::Display>(
-    settings: &Settings,
-    organization: &str,
-    make_store: impl FnOnce() -> Result<S, E> + Send + 'static,
-    calls: Arc<Calls>,
-) -> Result<Audit, (String, std::io::Error)> {
+pub(super) fn open_shared(settings: &Settings) -> Result<Option<Sink>, (String, std::io::Error)> {
     let wanted = settings.audit_sinks();
     let file = settings.audit_path().filter(|_| wanted.contains(&AuditSink::File));
     let name = file.as_ref().map_or_else(|| "stdout".to_owned(), |path| path.display().to_string());
     let targets = Targets { file, stdout: wanted.contains(&AuditSink::Stdout) };
-    let mut sinks = Vec::from_iter(Sink::open(&targets).map_err(|error| (name, error))?);
+    Sink::open(&targets).map_err(|error| (name, error))
+}
+
+/// Opens the log of `organization` into `shared` and, where the settings say so, into a store of its own.
+///
+/// # Errors
+/// What cannot be opened, and why.
+pub(super) fn open<S: AuditLog, E: fmt::Display>(
+    settings: &Settings,
+    organization: &Arc<str>,
+    shared: Option<&Sink>,
+    make_store: impl FnOnce() -> Result<S, E> + Send + 'static,
+    calls: Arc<Calls>,
+) -> Result<Audit, (String, std::io::Error)> {
+    let mut sinks = Vec::from_iter(shared.cloned());
     let of_store = |error| ("of the store".to_owned(), error);
-    if wanted.contains(&AuditSink::Store) {
+    if settings.audit_sinks().contains(&AuditSink::Store) {
         sinks.push(
             Sink::store(
                 move || make_store().map(|store| Observed::new(store, &calls)),
@@ -43,12 +52,12 @@ pub(super) fn open<S: AuditLog, E: fmt::Display>(
             .map_err(of_store)?,
         );
     }
-    let origin = Origin { organization: organization.into(), replica: replica_name().into() };
+    let origin = Origin { organization: Arc::clone(organization), replica: replica_name().into() };
     Audit::start(origin, sinks).map_err(of_store)
 }
 
 /// Records the outcome of a policy change.
-pub(super) fn record(audit: &Audit, settings: &Settings, attempt: PolicyAttempt) {
+pub(super) fn record(audit: &Audit, file: Option<&Path>, attempt: PolicyAttempt) {
     let PolicyAttempt { before, is_asked, outcome } = attempt;
     let (action, after, outcome) = match outcome {
         ReloadOutcome::Loaded { revision, differences } => {
@@ -75,7 +84,7 @@ pub(super) fn record(audit: &Audit, settings: &Settings, attempt: PolicyAttempt)
     audit.changed(Change {
         actor: Actor::system(if is_asked { "SIGHUP" } else { "changed file" }),
         action,
-        subject: settings.policy.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        subject: file.map(|path| path.display().to_string()).unwrap_or_default(),
         before: json!({ "revision": &*before }),
         after,
         outcome,

@@ -18,6 +18,7 @@ use super::{
     screen::Failure,
 };
 use crate::{
+    access::ORGANIZATION,
     domain::secret::{self, MalformedSecret},
     rpc::proto::{key_service_client::KeyServiceClient, policy_service_client::PolicyServiceClient},
     telemetry::code_name,
@@ -26,8 +27,8 @@ use crate::{
 /// A gRPC client of the service.
 pub(super) type Client = PolicyServiceClient<Line>;
 
-/// A connection on which every call carries the caller's token.
-pub(super) type Line = InterceptedService<Channel, Token>;
+/// A connection on which every call says who calls.
+pub(super) type Line = InterceptedService<Channel, Caller>;
 
 /// The same for keys.
 pub(super) type KeyClient = KeyServiceClient<Line>;
@@ -85,6 +86,9 @@ pub(super) struct CallArgs {
     /// How long an answer may take, such as 5s; --max-wait comes on top
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::text::parse_duration)]
     pub(super) timeout: Duration,
+    /// The organization, where the caller may be of several
+    #[arg(long, value_name = "ID", env = "TOLLGATE_ORGANIZATION")]
+    organization: Option<String>,
     #[command(flatten)]
     token: TokenArgs,
     #[command(flatten)]
@@ -95,7 +99,13 @@ impl CallArgs {
     /// Connects to `address`.
     pub(super) async fn channel(&self, address: &str) -> Result<Line, Failure> {
         let (tls, token) = (self.tls.config_for(address)?, self.token.resolve()?);
-        Ok(Line::new(open(address, tls, self.timeout).await?, token))
+        // A variable set to an empty value counts as not set.
+        let organization = self.organization.as_deref().filter(|id| !id.is_empty()).map(|id| {
+            let unusable = || Failure::new(format!("`{id}` cannot be the id of an organization"));
+            MetadataValue::try_from(id).map_err(|_| unusable())
+        });
+        let caller = Caller { token, organization: organization.transpose()? };
+        Ok(Line::new(open(address, tls, self.timeout).await?, caller))
     }
 }
 
@@ -144,7 +154,7 @@ pub(super) struct TokenArgs {
 
 impl TokenArgs {
     /// The token as given. It is never an argument: other users of the machine can read those.
-    pub(super) fn resolve(&self) -> Result<Token, Failure> {
+    fn resolve(&self) -> Result<Option<MetadataValue<Ascii>>, Failure> {
         let (text, origin) = match &self.token_file {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
@@ -153,7 +163,7 @@ impl TokenArgs {
             }
             None => match std::env::var("TOLLGATE_TOKEN").ok().filter(|token| !token.is_empty()) {
                 Some(text) => (text, "TOLLGATE_TOKEN".to_owned()),
-                None => return Ok(Token(None)),
+                None => return Ok(None),
             },
         };
         let malformed = |why: MalformedSecret| Failure::new(format!("{origin} does not hold a token: {why}"));
@@ -161,18 +171,25 @@ impl TokenArgs {
         let value = MetadataValue::try_from(format!("Bearer {token}"));
         let mut value = value.map_err(|_| malformed(MalformedSecret::NotOneWord))?;
         value.set_sensitive(true);
-        Ok(Token(Some(value)))
+        Ok(Some(value))
     }
 }
 
-/// The bearer token that goes with every call, if there is one.
-#[derive(Clone)]
-pub(super) struct Token(Option<MetadataValue<Ascii>>);
+/// What goes with every call, as far as it was given.
+#[derive(Clone, Default)]
+pub(super) struct Caller {
+    /// The bearer token.
+    token: Option<MetadataValue<Ascii>>,
+    organization: Option<MetadataValue<Ascii>>,
+}
 
-impl Interceptor for Token {
+impl Interceptor for Caller {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
+        if let Some(token) = &self.token {
             request.metadata_mut().insert("authorization", token.clone());
+        }
+        if let Some(organization) = &self.organization {
+            request.metadata_mut().insert(ORGANIZATION, organization.clone());
         }
         Ok(request)
     }
@@ -180,7 +197,7 @@ impl Interceptor for Token {
 
 /// Connects to a service of this process at `address`, which asks for no credential; no call takes longer than `timeout`.
 pub(super) async fn connect(address: &str, timeout: Duration) -> Result<Client, Failure> {
-    open(address, None, timeout).await.map(|channel| Client::new(Line::new(channel, Token(None))))
+    open(address, None, timeout).await.map(|channel| Client::new(Line::new(channel, Caller::default())))
 }
 
 /// Connects to `address`; no call takes longer than `timeout`.

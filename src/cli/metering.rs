@@ -8,31 +8,32 @@ use crate::{
     domain::key::MAX_KEYS,
     settings::{OtlpHeaders, OtlpSignal, Settings},
     store::embedded::EmbeddedStore,
-    telemetry::{Meters, MetersError, Metric, Push, PushTls, RowBounds, trace::Tracing},
+    telemetry::{Family, Meters, MetersError, Metric, Push, PushTls, RowBounds, trace::Tracing},
 };
 
 /// How long the end of the service waits for the collector, for traces and metrics together.
 const LAST_PUSH: Duration = Duration::from_secs(2);
 
-/// The metrics and traces that `settings` ask for: none where nothing could read them.
+/// The metrics and traces of so many organizations that `settings` ask for: none where nothing could read them.
 ///
 /// # Errors
 /// The collector's address or a file for it is not usable.
-pub(super) fn start(settings: &Settings) -> Result<(Meters, Tracing), MetersError> {
+pub(super) fn start(settings: &Settings, organizations: usize) -> Result<(Meters, Tracing), MetersError> {
     let push = push(settings);
     if let Some(push) = &push {
         info!(address = push.endpoint, "metrics and traces are pushed");
     }
     let meters = match settings.admin_enabled || push.is_some() {
-        true => Meters::start(push.as_ref(), bounds(settings))?,
+        true => Meters::start(push.as_ref(), bounds(settings, organizations))?,
         false => Meters::default(),
     };
     Ok((meters, Tracing::start(push.as_ref(), settings.trace_sample)?))
 }
 
-fn bounds(settings: &Settings) -> RowBounds {
+fn bounds(settings: &Settings, organizations: usize) -> RowBounds {
     let keys = if settings.metrics_by_key { MAX_KEYS } else { 0 };
-    RowBounds { teams: settings.metrics_max_teams, keys }
+    let of = |rows: usize| rows.saturating_mul(organizations);
+    RowBounds { teams: of(settings.metrics_max_teams), keys: of(keys) }
 }
 
 fn push(settings: &Settings) -> Option<Push> {
@@ -53,10 +54,22 @@ fn push(settings: &Settings) -> Option<Push> {
     })
 }
 
-/// The store, with its transactions timed.
-pub(super) fn timed(store: EmbeddedStore, meters: &Meters) -> EmbeddedStore {
-    let family = |metric| meters.family(metric, 1, |_| Vec::new());
-    store.timed(family(Metric::CommitDuration), family(Metric::SyncDuration))
+/// Where the transactions of embedded stores are timed.
+pub(super) struct Transactions {
+    commits: Family,
+    syncs: Family,
+}
+
+impl Transactions {
+    pub(super) fn new(meters: &Meters) -> Self {
+        let family = |metric| meters.family(metric, 1, |_| Vec::new());
+        Self { commits: family(Metric::CommitDuration), syncs: family(Metric::SyncDuration) }
+    }
+
+    /// The store, with its transactions timed.
+    pub(super) fn timed(&self, store: EmbeddedStore) -> EmbeddedStore {
+        store.timed(self.commits.clone(), self.syncs.clone())
+    }
 }
 
 /// Pushes what is left.

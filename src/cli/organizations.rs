@@ -27,7 +27,7 @@ pub(super) struct Organizations {
 
 /// What the end of both helps says.
 const ENDS: &str =
-    "A service has one policy document, which is of one organization. Any caller that is known may ask.
+    "A service has the policy of one organization, or of several. Any caller that is known may ask.
 
 Exit codes: 0 shown, 2 failed.";
 

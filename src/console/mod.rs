@@ -32,16 +32,17 @@ mod team;
 mod text;
 mod view;
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, fmt, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
-    extract::State,
+    extract::{Request, State},
     middleware,
-    response::Redirect,
-    routing::{get, post},
+    response::{IntoResponse as _, Redirect},
+    routing::{any, get, post},
 };
 use tokio::sync::Semaphore;
+use tower::ServiceExt as _;
 
 pub use address::ConsoleAddress;
 pub use api::InProcess;
@@ -49,7 +50,7 @@ pub use events::Streams;
 pub use sign_in::Door;
 
 use self::alerts::OpenAlerts;
-use crate::{access::Guard, live::Live, runtime::Runtime};
+use crate::{access::Guard, http::PageError, live::Live, runtime::Runtime};
 
 /// The most pages that ask for usage at the same time. Answers are made one after another, and past some that wait for theirs others are
 /// refused: a page asks for up to five of them at once.
@@ -103,8 +104,38 @@ impl Console {
         Self(Arc::new(parts))
     }
 
-    /// Its addresses. Unknown ones are left to others: they are not found before anyone is asked who they are.
-    pub fn router(self) -> Router {
+    /// The addresses of the consoles of several organizations; what is the same for all is asked of `first`. Unknown ones are left to others:
+    /// they are not found before anyone is asked who they are.
+    pub fn router(first: Self, others: Vec<Self>) -> Router {
+        let door = first.0.door.clone().router();
+        let addressed = middleware::from_fn_with_state(first.clone(), caller::addressed);
+        let open = first.clone().open().merge(door.route_layer(addressed));
+        if others.is_empty() {
+            return open.merge(first.pages());
+        }
+        let unknown = async |request: Request| {
+            let path = request.uri().path().to_owned();
+            PageError::unknown_page(&path).answer(request.headers())
+        };
+        let consoles = std::iter::once(first).chain(others);
+        let routers: HashMap<Arc<str>, Router> =
+            consoles.map(|one| (one.0.guard.organization(), one.pages().fallback(unknown))).collect();
+        let routers = Arc::new(routers);
+        let pages = any(move |request: Request| {
+            let asked = request.uri().path().split('/').nth(2).and_then(|id| routers.get(id)).cloned();
+            async move {
+                match asked {
+                    // It never fails.
+                    Some(router) => router.oneshot(request).await.into_response(),
+                    None => PageError::unknown_page(request.uri().path()).answer(request.headers()),
+                }
+            }
+        });
+        open.route("/console/{organization}/", pages.clone()).route("/console/{organization}/{*page}", pages)
+    }
+
+    /// The pages of its organization.
+    fn pages(self) -> Router {
         let pages = Router::new()
             .route("/console/{organization}/", get(overview::show))
             .route("/console/{organization}/decisions", get(decisions::show))
@@ -122,6 +153,11 @@ impl Console {
             .route("/console/{organization}/audit", get(audit::show))
             .merge(policy::router())
             .route_layer(middleware::from_fn_with_state(self.clone(), caller::admitted));
+        pages.with_state(self)
+    }
+
+    /// What is served to anyone.
+    fn open(self) -> Router {
         let open = Router::new()
             .route("/", get(home))
             .route("/console", get(home))
@@ -129,17 +165,11 @@ impl Console {
             .route("/assets/{name}", get(assets::show))
             .route("/favicon.ico", get(assets::icon))
             .route_layer(middleware::from_fn_with_state(self.clone(), caller::addressed));
-        let addressed = middleware::from_fn_with_state(self.clone(), caller::addressed);
-        let door = self.0.door.clone().router().route_layer(addressed);
-        pages.merge(open).with_state(self).merge(door)
-    }
-
-    /// The address of the organization's pages, without a slash at the end.
-    fn root(&self) -> String {
-        format!("/console/{}", self.0.live.peek().policy.organization.id)
+        open.with_state(self)
     }
 }
 
-async fn home(State(console): State<Console>) -> Redirect {
-    Redirect::to(&format!("{}/", console.root()))
+async fn home(State(console): State<Console>, request: Request) -> Redirect {
+    let home = console.0.door.home(request.headers(), request.extensions().get());
+    Redirect::to(&home.unwrap_or_else(|| console.0.door.detour("", None)))
 }

@@ -2,7 +2,7 @@
 
 use axum::{extract::Request, http::header::AUTHORIZATION};
 
-use crate::access::{Authorization, Credentials};
+use crate::access::{Authorization, Credentials, Named, ORGANIZATION};
 
 /// The credentials of `request`; `path` is the name of its page, for the audit log.
 #[must_use]
@@ -14,4 +14,10 @@ pub fn credentials<'a>(request: &'a Request, path: &'a str) -> Credentials<'a> {
         (Some(_), Some(_)) => Authorization::Several,
     };
     Credentials { authorization, peer: request.extensions().get(), path }
+}
+
+/// The organization that `request` names.
+#[must_use]
+pub fn organization(request: &Request) -> Named<'_> {
+    Named::of(request.headers().get_all(ORGANIZATION))
 }

@@ -4,6 +4,6 @@ mod credentials;
 mod host;
 mod page_error;
 
-pub use credentials::credentials;
+pub use credentials::{credentials, organization};
 pub use host::is_ours;
 pub use page_error::{PageError, wants_json};

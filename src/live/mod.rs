@@ -237,6 +237,13 @@ impl Live {
         declared + self.registry.count_keys(is_active)
     }
 
+    /// Whether a key, declared or created, has a secret with this SHA-256, whatever has become of the key since.
+    #[must_use]
+    pub fn has_key(&self, sha256: &[u8; 32]) -> bool {
+        let snapshot = self.peek();
+        snapshot.policy.keys.find(sha256).is_some() || snapshot.keys.find(sha256).is_some()
+    }
+
     /// The keys created through the service.
     #[must_use]
     pub fn created_keys(&self) -> Vec<Arc<VirtualKey>> {

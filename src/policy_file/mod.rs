@@ -45,7 +45,10 @@ pub use load::{document_differences, load_policy, parse_policy, parse_policy_at,
 pub use masked::{masked, shown_document};
 pub use proposal::{Proposal, ProposalReport, TookTooLong};
 pub use schema::schema;
-pub use source::{PolicySource, PolicySourceError, PolicyStatus, Rejection};
+pub use source::{
+    MAX_ORGANIZATIONS, PolicyDirectory, PolicySource, PolicySourceError, PolicyStatus, Rejection,
+    load_directory,
+};
 pub use words::{Described, describe_organization, describe_team};
 
 pub use crate::watch::Reload;

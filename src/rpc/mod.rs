@@ -1,6 +1,7 @@
 //! The gRPC services: the only place that sees protobuf.
 
 mod access;
+mod addressed;
 mod alert_service;
 mod answer;
 mod audit_service;
@@ -42,7 +43,8 @@ mod upstream_service;
 mod watching;
 
 pub use crate::audit::action::ALL as AUDIT_ACTIONS;
-pub use access::{Access, AccessLayer, SignedIn};
+pub use access::{Access, AccessLayer, SignedIn, credentials};
+pub use addressed::{Clue, clue};
 pub use alert_service::AlertRpc;
 pub use answer::AuthorizeAnswer;
 pub use audit_service::AuditRpc;
@@ -54,7 +56,7 @@ pub use ext_proc::ProcessRpc;
 pub use findings::without_secrets;
 pub use json::{JsonError, error_to_json, struct_to_json, to_json};
 pub use key_service::KeyRpc;
-pub use organization_service::OrganizationRpc;
+pub use organization_service::{Memberships, OrganizationRpc};
 pub use page_error::{PageFault, caller_refused, page_error};
 pub use pause_service::PauseRpc;
 pub use policy_document_service::{DocumentWork, PolicyDocumentRpc};

@@ -14,6 +14,10 @@ use super::{
     status_service::StatusFacts,
 };
 
+/// The ids of the organizations that a caller is of, among the extensions of a request, where there are several.
+#[derive(Clone, Debug)]
+pub struct Memberships(pub Vec<Arc<str>>);
+
 /// Serves `OrganizationService`.
 #[derive(Clone, Debug)]
 pub struct OrganizationRpc {
@@ -23,7 +27,8 @@ pub struct OrganizationRpc {
 }
 
 impl OrganizationRpc {
-    /// Tells of the organization whose policy is in force for `facts`, and that its pages are below `console`.
+    /// Tells of the organization whose policy is in force for `facts`, or of all [`Memberships`] of a caller, and that their pages are below
+    /// `console`.
     #[must_use]
     pub const fn new(facts: StatusFacts, console: Option<Arc<str>>) -> Self {
         Self { facts, console }
@@ -39,21 +44,25 @@ impl OrganizationService for OrganizationRpc {
         let organization = Arc::clone(&self.facts.shared.live.peek().policy.organization.id);
         let now = self.facts.clock.now();
         let context = ListContext { organization: Arc::clone(&organization), now };
-        answer(request.into_inner(), &context, &organization, self.console.as_deref()).map(Response::new)
+        let mut ids = match request.extensions().get() {
+            Some(Memberships(ids)) => ids.clone(),
+            None => vec![organization],
+        };
+        ids.sort_unstable();
+        answer(request.into_inner(), &context, &ids, self.console.as_deref()).map(Response::new)
     }
 }
 
 fn answer(
     mut request: ListOrganizationsRequest,
     context: &ListContext,
-    id: &Arc<str>,
+    ids: &[Arc<str>],
     console: Option<&str>,
 ) -> Result<ListOrganizationsResponse, Status> {
     let mut errors = FieldErrors::default();
     let page = errors.page(&mut request, context);
     let PageRequest { size, after, tokens } = errors.or(page)?;
-    // Every caller that is known is of the one organization that there is.
-    let rest = Some(id).into_iter().filter(|id| after.as_ref().is_none_or(|after| *id > after));
+    let rest = ids.iter().filter(|id| after.as_ref().is_none_or(|after| *id > after));
     let (organizations, last) = page::fill(rest, size, |id| {
         let console_url = console.map(|console| format!("{console}/console/{id}/")).unwrap_or_default();
         (Arc::clone(id), Organization { id: id.to_string(), console_url })
@@ -72,7 +81,7 @@ mod tests {
     fn there_is_one_with_the_address_of_its_pages_where_that_is_known() {
         let id: Arc<str> = "acme".into();
         let context = ListContext { organization: Arc::clone(&id), now: Timestamp(1) };
-        let ask = |request, console| answer(request, &context, &id, console);
+        let ask = |request, console| answer(request, &context, &[Arc::clone(&id)], console);
         let of = |console_url: &str| ListOrganizationsResponse {
             organizations: vec![Organization { id: "acme".to_owned(), console_url: console_url.to_owned() }],
             next_page_token: String::new(),

@@ -24,47 +24,56 @@ use super::{
     tls::ListenerTls,
 };
 use crate::{
-    access::Guard,
+    access::{Chosen, Guard, Organizations, Refusal},
     console::Console,
     domain::rbac::{Need, VERBOSE_READINESS, page_of},
     http::{self, PageError},
     rpc::{PageFault, StatusFacts, proto::GetStatusResponse, to_json},
     spool::SpoolState,
     store::Store,
-    telemetry::{Meters, PAGE_TYPE},
+    telemetry::{Meters, ORGANIZATION, PAGE_TYPE},
 };
 
-struct Pages<S> {
-    address: Option<SocketAddr>,
-    guard: Guard,
-    facts: StatusFacts,
-    meters: Meters,
-    store: S,
-}
-
-/// What the pages tell.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// The state of the service.
+/// What the pages tell of one organization.
+pub struct PagesOf<S> {
+    /// Who may see them.
+    pub guard: Guard,
+    /// The state of its service.
     pub status: StatusFacts,
-    /// Its metrics.
-    pub meters: Meters,
-    /// The pages for people, where they are served.
+    /// Its store, which is asked whether it answers.
+    pub store: S,
+    /// Its pages for people, where they are served.
     pub console: Option<Console>,
 }
 
-/// Serves the pages until told to stop, and then until the last request has been answered; each to the callers that `guard` permits.
+struct Pages<S> {
+    address: Option<SocketAddr>,
+    organizations: Organizations,
+    /// In the same order.
+    of: Vec<(StatusFacts, S)>,
+    meters: Meters,
+}
+
+/// Serves the pages of `first` and `others` until told to stop, and then until the last request has been answered; each to the callers
+/// that its organization's guard permits.
 pub async fn serve<S: Store>(
     listener: TcpListener,
     tls: Option<ListenerTls>,
-    guard: Guard,
-    Facts { status: facts, meters, console }: Facts,
+    (first, others, meters): (PagesOf<S>, Vec<PagesOf<S>>, Meters),
     connections: Connections,
-    store: S,
     stop: watch::Receiver<bool>,
 ) {
     let address = listener.local_addr().ok();
-    let pages = Arc::new(Pages { address, guard, facts, meters, store });
+    let guards = others.iter().map(|pages| pages.guard.clone());
+    let organizations = Organizations::new(first.guard.clone(), guards);
+    let (mut of, mut consoles) = (Vec::new(), Vec::new());
+    for PagesOf { status, store, console, .. } in std::iter::once(first).chain(others) {
+        of.push((status, store));
+        consoles.extend(console);
+    }
+    let pages = Arc::new(Pages { address, organizations, of, meters });
+    let mut consoles = consoles.into_iter();
+    let console = consoles.next().map(|first| Console::router(first, consoles.collect()));
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready::<S>))
@@ -74,36 +83,36 @@ pub async fn serve<S: Store>(
         .fallback(|| async { StatusCode::NOT_FOUND })
         .layer(middleware::from_fn_with_state(Arc::clone(&pages), guarded::<S>))
         .with_state(pages)
-        .merge(console.map(Console::router).unwrap_or_default());
+        .merge(console.unwrap_or_default());
     let service = router.map_request(|request: Request<Incoming>| request.map(axum::body::Body::new));
     let connections = connections.of_pages();
     Serving { protocol: Protocol::Pages, tls, connections, service, stop }.run(listener).await;
 }
 
-/// The name of the page that is asked for.
-#[derive(Clone, Copy)]
-struct Page(&'static str);
+/// The page that is asked for: its name, and the places of the organizations that it is to tell of.
+#[derive(Clone)]
+struct Page {
+    name: &'static str,
+    of: Arc<[usize]>,
+}
 
 /// Lets through callers that are permitted to see the page. No page, and no refusal, is kept by caches.
 async fn guarded<S: Store>(State(pages): State<Arc<Pages<S>>>, mut request: Request, next: Next) -> Response {
     let mut answer = match pages.find(&request) {
-        Ok((page, need)) => {
-            let admitted = pages.guard.admit(need, &http::credentials(&request, page));
-            match admitted.await {
-                Ok(()) if !matches!(*request.method(), Method::GET | Method::HEAD) => {
-                    PageError::method_not_allowed().answer(request.headers())
-                }
-                Ok(()) => {
-                    request.extensions_mut().insert(Page(page));
-                    next.run(request).await
-                }
-                Err(refusal) => {
-                    pages.guard.refusals().add(page, refusal.reason());
-                    debug!(page, error = %refusal, "caller refused");
-                    PageError::refused(refusal).answer(request.headers())
-                }
+        Ok((name, need)) => match pages.admit(&request, name, need).await {
+            Ok(_) if !matches!(*request.method(), Method::GET | Method::HEAD) => {
+                PageError::method_not_allowed().answer(request.headers())
             }
-        }
+            Ok(of) => {
+                request.extensions_mut().insert(Page { name, of: of.into() });
+                next.run(request).await
+            }
+            Err(refusal) => {
+                pages.organizations.first().refusals().add(name, refusal.reason());
+                debug!(page = name, error = %refusal, "caller refused");
+                PageError::refused(refusal).answer(request.headers())
+            }
+        },
         Err(error) => error.answer(request.headers()),
     };
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -115,17 +124,59 @@ impl<S: Store> Pages<S> {
     fn find(&self, request: &Request) -> Result<(&'static str, Need), PageError> {
         // Without credentials, a page of another site in a browser on this machine could read these pages, under a name that it
         // points to this address.
-        if !self.guard.knows_callers() && !http::is_ours(request, self.address, self.guard.is_open()) {
+        let is_open =
+            |guard: &Guard| !guard.knows_callers() && !http::is_ours(request, self.address, guard.is_open());
+        if self.organizations.guards().iter().any(is_open) {
             return Err(PageError::foreign_host());
         }
         page_of(request.uri().path(), request.uri().query())
             .ok_or_else(|| PageError::unknown_page(request.uri().path()))
     }
 
-    /// What decisions need, as they see it.
-    async fn checks(&self) -> [Check; 2] {
-        let store = self.store.ping().await.map_err(|_| "the store does not answer".to_owned());
-        let freshness = self.facts.shared.live.freshness();
+    /// The organizations that the page is to tell this caller of: all, of a page that is for anyone.
+    fn admit<'p>(
+        &'p self,
+        request: &Request,
+        name: &'static str,
+        need: Need,
+    ) -> impl Future<Output = Result<Vec<usize>, Refusal>> + Send + use<'p, S> {
+        let credentials = http::credentials(request, name);
+        let chosen = match need {
+            Need::Nothing => Ok((0..self.of.len()).collect()),
+            Need::Identity | Need::Permission(_) => {
+                let chosen = self.organizations.choose(http::organization(request), &credentials);
+                chosen.map(|chosen| match chosen {
+                    Chosen::One(place) => vec![place],
+                    Chosen::Several(places) => places,
+                })
+            }
+        };
+        let verdicts = chosen.map(|places: Vec<usize>| {
+            let admitted = places.into_iter().filter_map(|place| {
+                let guard = self.organizations.guards().get(place)?;
+                Some((place, guard.admit(need, &credentials)))
+            });
+            admitted.collect::<Vec<_>>()
+        });
+        async move {
+            let (mut admitted, mut refused) = (Vec::new(), None);
+            for (place, verdict) in verdicts? {
+                match verdict.await {
+                    Ok(()) => admitted.push(place),
+                    Err(refusal) => refused = refused.or(Some(refusal)),
+                }
+            }
+            match refused.filter(|_| admitted.is_empty()) {
+                Some(refusal) => Err(refusal),
+                None => Ok(admitted),
+            }
+        }
+    }
+
+    /// What decisions of an organization need, as they see it.
+    async fn checks(&self, (facts, store): &(StatusFacts, S)) -> [Check; 2] {
+        let store = store.ping().await.map_err(|_| "the store does not answer".to_owned());
+        let freshness = facts.shared.live.freshness();
         let age = freshness.age();
         let registry = match (freshness.is_fresh(), age) {
             (true, _) => Ok(()),
@@ -150,50 +201,71 @@ struct Check {
     result: Result<(), String>,
 }
 
-/// Readiness follows the decisions: where they would be refused, it is not given.
+/// Readiness follows the decisions: where they would be refused, it is not given. With several organizations, one for which decisions can
+/// be made is enough: the others are refused by every replica.
 async fn ready<S: Store>(
     State(pages): State<Arc<Pages<S>>>,
-    Extension(Page(page)): Extension<Page>,
+    Extension(Page { name, of }): Extension<Page>,
     headers: HeaderMap,
 ) -> Response {
-    let checks = pages.checks().await;
-    let mut lines = String::new();
-    for Check { name, result, .. } in &checks {
-        // Writing to a string cannot fail.
-        let _ = match result {
-            Ok(()) => writeln!(lines, "ok {name}"),
-            Err(why) => writeln!(lines, "not ok {name}: {why}"),
+    let (mut lines, mut is_ready, mut failed) = (String::new(), false, None);
+    for organization in of.iter().filter_map(|place| pages.of.get(*place)) {
+        let (facts, _) = organization;
+        let suffix = match pages.of.len() {
+            1 => String::new(),
+            _ => format!(" of {}", facts.shared.live.peek().policy.organization.id),
         };
+        let checks = pages.checks(organization).await;
+        for Check { name, result, .. } in &checks {
+            // Writing to a string cannot fail.
+            let _ = match result {
+                Ok(()) => writeln!(lines, "ok {name}{suffix}"),
+                Err(why) => writeln!(lines, "not ok {name}{suffix}: {why}"),
+            };
+        }
+        // Beside them: a replica decides without it.
+        if let Some(spool) = &facts.shared.spool {
+            let _ = writeln!(lines, "{}", spool_line(&suffix, &spool.state()));
+        }
+        let fault = checks.into_iter().find_map(|check| Some((check.fault, check.result.err()?)));
+        is_ready |= fault.is_none();
+        failed = failed.or(fault);
     }
-    // Beside them: a replica decides without it.
-    if let Some(spool) = &pages.facts.shared.spool {
-        let _ = writeln!(lines, "{}", spool_line(&spool.state()));
-    }
-    let is_verbose = page == VERBOSE_READINESS;
-    let failed = checks.iter().find_map(|check| Some((check.fault, check.result.as_ref().err()?)));
-    match failed {
+    let is_verbose = name == VERBOSE_READINESS;
+    match failed.filter(|_| !is_ready) {
         None if is_verbose => lines.into_response(),
         None => "ok\n".into_response(),
         Some((fault, why)) => {
             let text = if is_verbose { lines } else { format!("{why}\n") };
-            PageError::not_ready(fault, why, text).answer(&headers)
+            PageError::not_ready(fault, &why, text).answer(&headers)
         }
     }
 }
 
 /// What the spool says, which changes nothing about readiness.
-fn spool_line(state: &SpoolState) -> String {
+fn spool_line(suffix: &str, state: &SpoolState) -> String {
     let SpoolState { records, refused, bytes, max_bytes, lost, .. } = state;
     let kept = format!("{records} records in {bytes} of {max_bytes} bytes, {refused} refused");
     match lost {
-        Some(lost) => format!("not ok spool: {kept}: {lost}"),
-        None => format!("ok spool: {kept}"),
+        Some(lost) => format!("not ok spool{suffix}: {kept}: {lost}"),
+        None => format!("ok spool{suffix}: {kept}"),
     }
 }
 
 /// `GetStatus`, in protobuf's JSON.
-async fn show<S: Store>(State(pages): State<Arc<Pages<S>>>, headers: HeaderMap) -> Response {
-    let status = Some(pages.facts.read(&pages.store).await);
+async fn show<S: Store>(
+    State(pages): State<Arc<Pages<S>>>,
+    Extension(Page { of, .. }): Extension<Page>,
+    headers: HeaderMap,
+) -> Response {
+    let [place] = &*of else {
+        let refusal = Refusal::OrganizationRequired("the status is that of one organization");
+        return PageError::refused(refusal).answer(&headers);
+    };
+    let Some((facts, store)) = pages.of.get(*place) else {
+        return PageError::internal("the state cannot be shown").answer(&headers);
+    };
+    let status = Some(facts.read(store).await);
     match to_json(&GetStatusResponse { status }) {
         Ok(json) => Json(json).into_response(),
         Err(error) => {
@@ -203,11 +275,19 @@ async fn show<S: Store>(State(pages): State<Arc<Pages<S>>>, headers: HeaderMap) 
     }
 }
 
-/// The metrics, in Prometheus' text format. They are made on a thread for that, as many rows take long.
-async fn measure<S: Store>(State(pages): State<Arc<Pages<S>>>, headers: HeaderMap) -> Response {
+/// The metrics, in Prometheus' text format, without the rows of organizations that the caller is not of. They are made on a thread for
+/// that, as many rows take long.
+async fn measure<S: Store>(
+    State(pages): State<Arc<Pages<S>>>,
+    Extension(Page { of, .. }): Extension<Page>,
+    headers: HeaderMap,
+) -> Response {
     let meters = pages.meters.clone();
-    match tokio::task::spawn_blocking(move || meters.page()).await {
-        Ok(Ok(text)) => ([(CONTENT_TYPE, PAGE_TYPE)], text.to_string()).into_response(),
+    let all = pages.organizations.guards().iter().enumerate();
+    let hidden = all.filter(|(place, _)| !of.contains(place)).map(|(_, guard)| guard.organization());
+    let hidden: Vec<_> = hidden.collect();
+    match tokio::task::spawn_blocking(move || meters.page().map(|page| without(&page, &hidden))).await {
+        Ok(Ok(text)) => ([(CONTENT_TYPE, PAGE_TYPE)], text).into_response(),
         Ok(Err(error)) => {
             error!(%error, "the metrics cannot be shown");
             PageError::internal("the metrics cannot be shown").answer(&headers)
@@ -217,4 +297,15 @@ async fn measure<S: Store>(State(pages): State<Arc<Pages<S>>>, headers: HeaderMa
             PageError::internal("the metrics cannot be shown").answer(&headers)
         }
     }
+}
+
+/// The page without the rows of these organizations.
+fn without(page: &str, hidden: &[Arc<str>]) -> String {
+    if hidden.is_empty() {
+        return page.to_owned();
+    }
+    // Ids have no letter that would be escaped, and no label's name ends in this one.
+    let labels: Vec<_> = hidden.iter().map(|id| format!("{ORGANIZATION}=\"{id}\"")).collect();
+    let is_shown = |line: &&str| line.starts_with('#') || !labels.iter().any(|label| line.contains(label));
+    page.split_inclusive('\n').filter(is_shown).collect()
 }

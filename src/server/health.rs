@@ -18,18 +18,31 @@ pub(super) async fn tell(health: &mut HealthReporter, status: ServingStatus) {
     }
 }
 
+/// Whether the store of one of them answers, and what is known is fresh.
+async fn is_one_serving<S: Store>(watched: &[(S, Arc<Shared>)]) -> bool {
+    for (store, shared) in watched {
+        if shared.live.freshness().is_fresh() && store.ping().await.is_ok() {
+            return true;
+        }
+    }
+    false
+}
+
 /// Keeps `grpc.health.v1` in step with the store, and with whether the known keys and pauses are fresh enough to decide by, as
 /// `/readyz` and the decisions do.
+///
+/// With several organizations, it serves as long as one of them can be decided for: the others are answered `UNAVAILABLE` by every replica.
 pub(super) async fn watch<S: Store>(
-    store: S,
-    shared: Arc<Shared>,
+    watched: Vec<(S, Arc<Shared>)>,
     mut health: HealthReporter,
     mut stop: watch::Receiver<bool>,
 ) {
-    shared.live.registry_asked().await;
+    for (_, shared) in &watched {
+        shared.live.registry_asked().await;
+    }
     let mut serving = None;
     loop {
-        let now = store.ping().await.is_ok() && shared.live.freshness().is_fresh();
+        let now = is_one_serving(&watched).await;
         if serving != Some(now) {
             tell(&mut health, if now { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
             match now {

@@ -5,6 +5,7 @@
 
 mod accept;
 pub mod admin;
+mod by_organization;
 mod calls;
 mod closing;
 mod connection;
@@ -52,6 +53,7 @@ pub use tls::{
     install_cryptography, validity_of,
 };
 
+use by_organization::{ByOrganization, Guarded};
 use closing::{cut_before_the_end, say_closings};
 use deadline::Deadline;
 use request_body::Bounded;
@@ -81,8 +83,17 @@ pub struct Options {
     pub tls: Option<ListenerTls>,
     /// The connections of this process, with their bounds.
     pub connections: Connections,
-    /// What the services are made of.
+}
+
+/// One of the organizations that are served.
+#[derive(Clone, Debug)]
+pub struct Member<F> {
+    /// What its authorizers share.
+    pub shared: Arc<Shared>,
+    /// What its services are made of.
     pub parts: ServiceParts,
+    /// Makes its store: it is called once on each thread, within its runtime.
+    pub make_store: F,
 }
 
 /// Why the service cannot start.
@@ -109,7 +120,7 @@ pub enum StartError {
 pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<bool>,
-    shared: Arc<Shared>,
+    shared: Vec<Arc<Shared>>,
     workers: Vec<JoinHandle<()>>,
     ended: mpsc::Receiver<()>,
     drain: Duration,
@@ -118,9 +129,8 @@ pub struct Server {
 /// The state that every worker needs.
 #[derive(Clone)]
 struct Setup<F> {
-    make_store: F,
-    shared: Arc<Shared>,
-    parts: ServiceParts,
+    first: Member<F>,
+    others: Vec<Member<F>>,
     drain: Duration,
     health: HealthReporter,
     stop: watch::Receiver<bool>,
@@ -131,21 +141,26 @@ struct Setup<F> {
 }
 
 impl Server {
-    /// Listens, and serves on threads of its own. `make_store` is called once on each thread, within its runtime.
+    /// Listens, and serves organizations on threads of its own.
     ///
     /// # Errors
-    /// The address is unavailable, or a thread or the store cannot be set up.
-    pub fn start<S, F>(options: &Options, shared: Arc<Shared>, make_store: F) -> Result<Self, StartError>
+    /// The address is unavailable, or a thread or a store cannot be set up.
+    pub fn start<S, F>(
+        options: &Options,
+        first: Member<F>,
+        others: Vec<Member<F>>,
+    ) -> Result<Self, StartError>
     where
         S: Store + Clone,
         F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
     {
         let (stop, stopped) = watch::channel(false);
         let (ended_sender, ended) = mpsc::channel(1);
+        let members = std::iter::once(&first).chain(&others);
+        let shared = members.map(|member| Arc::clone(&member.shared)).collect();
         let setup = Setup {
-            make_store,
-            shared: Arc::clone(&shared),
-            parts: options.parts.clone(),
+            first,
+            others,
             drain: options.drain,
             health: HealthReporter::new(),
             stop: stopped,
@@ -174,8 +189,10 @@ impl Server {
     /// Requests that wait for room are told at once to ask another replica, and clients that watch the health get a last message
     /// and their streams end, like those of decisions: none would end by themselves. Calls that are still open shortly before the bound are told, too.
     pub async fn stop(mut self) -> bool {
-        self.shared.queue.close();
-        self.shared.feed.close();
+        for shared in &self.shared {
+            shared.queue.close();
+            shared.feed.close();
+        }
         self.stop.send_replace(true);
         let drained = tokio::time::timeout(self.drain, self.ended.recv()).await.is_ok();
         if drained {
@@ -219,12 +236,14 @@ where
                 let ready = listen(address).and_then(|listener| {
                     let bound =
                         listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
-                    Ok((bound, listener, (setup.make_store)()?))
+                    let first = (setup.first.make_store)()?;
+                    let others = setup.others.iter().map(|member| (member.make_store)());
+                    Ok((bound, listener, (first, others.collect::<Result<Vec<_>, _>>()?)))
                 });
                 match ready {
-                    Ok((bound, listener, store)) => {
+                    Ok((bound, listener, stores)) => {
                         let _ = started.send(Ok(bound));
-                        serve(index, listener, store, setup).await;
+                        serve(index, listener, stores, setup).await;
                     }
                     Err(error) => {
                         let _ = started.send(Err(error));
@@ -249,61 +268,113 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     bind().map_err(|source| StartError::Listen { address, source })
 }
 
-/// Begins what one worker does for the process: it tells of the replica, records denials, shows decisions to those who watch, and watches the store's health, whose task it
-/// returns.
-async fn beside<S: Store + Clone, F>(setup: &Setup<F>, store: &S) -> JoinTask<()> {
-    let Setup { shared, stop, health, .. } = setup;
-    let ServiceParts { upstream, runtime, .. } = &setup.parts;
-    health::tell(&mut health.clone(), ServingStatus::NotServing).await;
-    let live = Arc::clone(&shared.live);
-    let announcer = Announcer::new(store.clone(), live, Arc::clone(upstream), runtime.clock.clone());
-    let announcer = announcer.with_spool(shared.spool.clone());
-    // Not awaited at the end: it delays no stop.
-    tokio::spawn(announcer.run(stop.clone()));
-    tokio::spawn(Arc::clone(&shared.live).record_denials(store.clone(), stop.clone()));
-    tokio::spawn(Arc::clone(&shared.feed).relay(store.clone(), stop.clone()));
-    tokio::spawn(say_closings(setup.connections.clone(), stop.clone()));
-    tokio::spawn(health::watch(store.clone(), Arc::clone(shared), health.clone(), stop.clone()))
+/// One organization on one core.
+struct OnCore<S> {
+    shared: Arc<Shared>,
+    parts: ServiceParts,
+    store: S,
+    authorizer: Authorizer<S>,
+    /// Follows its registry until told to stop.
+    follower: JoinTask<()>,
 }
 
-async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
+impl<S: Store + Clone> OnCore<S> {
+    /// Begins to follow its registry on the worker with this number.
+    fn begin<F>(worker: u32, member: Member<F>, store: S, stop: &watch::Receiver<bool>) -> Self {
+        let Member { shared, parts, .. } = member;
+        let authorizer = Authorizer::new(store.clone(), parts.runtime.clone(), Arc::clone(&shared));
+        let (follower, told) = (authorizer.follower().clone(), stop.clone());
+        let follower = tokio::spawn(async move { follower.follow(worker, told).await });
+        Self { shared, parts, store, authorizer, follower }
+    }
+
+    /// Its services, behind its guard.
+    fn guarded(&self, health: &HealthReporter) -> Guarded<S> {
+        let Self { shared, parts, authorizer, .. } = self;
+        let recorder = Recorder::new(parts.guard.audit().clone(), authorizer.settler().tasks().clone());
+        let health = health.clone();
+        let services = services(Core { authorizer, shared, recorder: &recorder, parts, health });
+        // Around all services, so no service added later can bypass it.
+        AccessLayer::new(parts.guard.clone()).layer(services)
+    }
+
+    /// Begins what one worker does for the organization: it tells of the replica, records denials, and shows decisions to those who watch.
+    fn beside(&self, stop: &watch::Receiver<bool>) {
+        let Self { shared, parts, store, .. } = self;
+        let ServiceParts { upstream, runtime, .. } = parts;
+        let live = Arc::clone(&shared.live);
+        let announcer = Announcer::new(store.clone(), live, Arc::clone(upstream), runtime.clock.clone());
+        let announcer = announcer.with_spool(shared.spool.clone());
+        // Not awaited at the end: it delays no stop.
+        tokio::spawn(announcer.run(stop.clone()));
+        tokio::spawn(Arc::clone(&shared.live).record_denials(store.clone(), stop.clone()));
+        tokio::spawn(Arc::clone(&shared.feed).relay(store.clone(), stop.clone()));
+    }
+
+    /// Ends once what it has begun is settled.
+    async fn end(self) {
+        self.authorizer.settler().end().await;
+        // For the calls on all workers so far; the last worker to end writes the rest.
+        self.shared.live.write_uses(&self.store).await;
+        self.shared.live.write_denials(&self.store).await;
+        if self.follower.await.is_err() {
+            error!("the follower of the registry had panicked");
+        }
+    }
+}
+
+/// Begins what one worker does for the process, whatever it serves, and watches whether anything can be served; returns that task.
+async fn beside<S: Store + Clone, F>(
+    setup: &Setup<F>,
+    first: &OnCore<S>,
+    others: &[OnCore<S>],
+) -> JoinTask<()> {
+    let Setup { stop, health, connections, .. } = setup;
+    health::tell(&mut health.clone(), ServingStatus::NotServing).await;
+    let all = || std::iter::once(first).chain(others);
+    all().for_each(|one| one.beside(stop));
+    tokio::spawn(say_closings(connections.clone(), stop.clone()));
+    let watched = all().map(|one| (one.store.clone(), Arc::clone(&one.shared))).collect();
+    tokio::spawn(health::watch(watched, health.clone(), stop.clone()))
+}
+
+async fn serve<S: Store + Clone, F: Clone>(
+    index: usize,
+    listener: TcpListener,
+    (first, others): (S, Vec<S>),
+    setup: Setup<F>,
+) {
+    let worker = u32::try_from(index).unwrap_or(u32::MAX);
+    let tracing = setup.first.parts.tracing.clone();
+    let begin = |member: &Member<F>, store| OnCore::begin(worker, member.clone(), store, &setup.stop);
+    let first = begin(&setup.first, first);
+    let others: Vec<_> =
+        setup.others.iter().zip(others).map(|(member, store)| begin(member, store)).collect();
     // Before anything is served, as the health reporter itself starts with `Serving`.
     let watch = match index {
-        0 => Some(beside(&setup, &store).await),
+        0 => Some(beside(&setup, &first, &others).await),
         _ => None,
     };
-    let Setup { shared, parts, drain, health, stop, tls, connections, .. } = setup;
-    let authorizer = Authorizer::new(store.clone(), parts.runtime.clone(), Arc::clone(&shared));
-    let settler = authorizer.settler().clone();
-    let recorder = Recorder::new(parts.guard.audit().clone(), settler.tasks().clone());
-    let worker = u32::try_from(index).unwrap_or(u32::MAX);
-    let (follower, told) = (authorizer.follower().clone(), stop.clone());
-    let follower = tokio::spawn(async move { follower.follow(worker, told).await });
-    shared.live.registry_asked().await;
-    let services = services(Core {
-        authorizer: &authorizer,
-        shared: &shared,
-        recorder: &recorder,
-        parts: &parts,
-        health,
-    });
-    tokio::spawn(cut_before_the_end(settler.tasks().clone(), stop.clone(), drain));
+    for one in std::iter::once(&first).chain(&others) {
+        one.shared.live.registry_asked().await;
+    }
+    let Setup { drain, health, stop, tls, connections, .. } = setup;
+    for one in std::iter::once(&first).chain(&others) {
+        tokio::spawn(cut_before_the_end(one.authorizer.settler().tasks().clone(), stop.clone(), drain));
+    }
     let patience = connections.limits().handshake;
-    // Around all services, so no service added later can bypass it.
-    let guarded = AccessLayer::new(parts.guard).layer(services);
+    // Calls are cut off as the tasks of the first are: those of all are cut at the same time.
+    let tasks = first.authorizer.settler().tasks().clone();
+    let guarded = ByOrganization::new(&first, &others, &health);
     // If an answer is dropped on its way out, its reservation is released.
     let guarded = MapResponseLayer::new(watched as fn(_) -> _).layer(guarded);
     // What the libraries refuse has a reason as well.
     let guarded = MapResponseLayer::new(explained as fn(_) -> _).layer(guarded);
-    let service = Bounded { inner: Deadline { inner: guarded, tasks: settler.tasks().clone() }, patience };
-    let service = Traced { inner: service, tracing: parts.tracing };
+    let service = Bounded { inner: Deadline { inner: guarded, tasks }, patience };
+    let service = Traced { inner: service, tracing };
     Serving { protocol: Protocol::Grpc, tls, connections, service, stop }.run(listener).await;
-    settler.end().await;
-    // For the calls on all workers so far; the last worker to end writes the rest.
-    shared.live.write_uses(&store).await;
-    shared.live.write_denials(&store).await;
-    if follower.await.is_err() {
-        error!("the follower of the registry had panicked");
+    for one in std::iter::once(first).chain(others) {
+        one.end().await;
     }
     // A worker without connections ends at once, but this one still informs the clients that watch on others.
     if let Some(watch) = watch

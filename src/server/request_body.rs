@@ -35,7 +35,7 @@ pub(super) const MAX_REPORT_BYTES: usize = 1 << 20;
 /// The RPC that takes one.
 const REPORT_DRIFT: &str = "/tollgate.v1.AlertService/ReportDrift";
 /// The bytes before each gRPC message: whether it is compressed, and its length.
-const PREFIX: usize = 5;
+pub(super) const PREFIX: usize = 5;
 
 /// A service that holds messages to each RPC's bounds, and lets them take no longer than its patience.
 #[derive(Clone, Debug)]

@@ -80,7 +80,7 @@ pub(super) struct Core<'c, S> {
 }
 
 /// What decides comes first: see [`Dispatch`].
-type Services<S> = Dispatch<PolicyServiceServer<PolicyRpc<S>>, AuthorizationServer<CheckRpc<S>>>;
+pub(super) type Services<S> = Dispatch<PolicyServiceServer<PolicyRpc<S>>, AuthorizationServer<CheckRpc<S>>>;
 
 /// All services of a core.
 pub(super) fn services<S: Store + Clone>(core: Core<'_, S>) -> Services<S> {

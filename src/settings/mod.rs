@@ -91,9 +91,13 @@ impl Settings {
         settings.unknown_variables = std::mem::take(&mut given.unknown_variables);
         settings.receivers = std::mem::take(&mut given.receivers);
         settings.groq_keys = std::mem::take(&mut given.groq_keys);
+        if settings.policy_directory.is_some() {
+            settings.groq_keys = settings.groq_keys.alone();
+        }
         let invalid = |key: &str, reason: &str| {
             Err(SettingsError::Invalid { origin: given.origin(key), reason: reason.to_owned() })
         };
+        settings.check_policy().or_else(|(key, reason)| invalid(key, reason))?;
         settings.check_tls().or_else(|(key, reason)| invalid(key, reason))?;
         settings.check_audit().or_else(|(key, reason)| invalid(key, reason))?;
         settings.check_otlp().or_else(|(key, reason)| invalid(key, reason))?;
@@ -130,6 +134,28 @@ impl Settings {
             (Some(path), _) => Some(path.clone()),
             (None, StoreUrl::Embedded { dir }) => Some(dir.join(AUDIT_FILE)),
             (None, StoreUrl::Redis { .. }) => None,
+        }
+    }
+
+    /// The same for one of several organizations: what each keeps for itself on this machine is in a directory of its own.
+    #[must_use]
+    pub fn of(&self, organization: &str) -> Self {
+        let store = match &self.store {
+            StoreUrl::Embedded { dir } => StoreUrl::Embedded { dir: dir.join(organization) },
+            redis @ StoreUrl::Redis { .. } => redis.clone(),
+        };
+        let spool_directory = self.spool_directory.as_ref().map(|directory| directory.join(organization));
+        Self { store, spool_directory, ..self.clone() }
+    }
+
+    /// What the settings of the policy contradict each other in.
+    fn check_policy(&self) -> Result<(), (&'static str, &'static str)> {
+        match self.policy.is_some() && self.policy_directory.is_some() {
+            true => Err((
+                "policy_directory",
+                "`policy` is set as well: name the file of one organization, or the directory of several",
+            )),
+            false => Ok(()),
         }
     }
 

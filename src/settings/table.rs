@@ -145,6 +145,11 @@ Listening {
 State {
     /// The policy file; a change takes effect without a restart
     policy: Option<PathBuf>, File, or "a built-in example";
+    /// A directory of policies, one file for each organization: ORGANIZATION.toml
+    ///
+    /// Instead of `policy`. [Several organizations](operations.md#several-organizations). A change of a file takes effect without a restart, a
+    /// new file with one. Groq's keys then stand in `groq_keys`.
+    policy_directory: Option<PathBuf>, File, or "none: one organization";
     /// Where state lives: embedded:DIRECTORY or redis://HOST:PORT
     ///
     /// Redis 7 or later, or Valkey: `redis://[user@]host[:port][/database]`, `redis+unix:///path`,

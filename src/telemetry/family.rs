@@ -49,7 +49,7 @@ type Labels = Box<dyn Fn(usize) -> Vec<KeyValue> + Send + Sync>;
 
 /// The histograms of one metric. Each is made when the first duration with its number is recorded, so only what occurred has a row;
 /// from then on nothing is looked up.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Family(Option<Arc<Measured>>);
 
 /// The library's histogram has one lock for all threads and a search in floating numbers; so each thread counts for itself, and a reader

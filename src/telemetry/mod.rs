@@ -18,4 +18,4 @@ pub use family::Family;
 pub use meters::{Emit, Meters, MetersError, PAGE_TYPE, RowBounds};
 pub use opentelemetry::KeyValue;
 pub use push::{Push, PushTls};
-pub use spec::{Kind, METRICS, Metric, Spec, table};
+pub use spec::{Kind, METRICS, Metric, ORGANIZATION, Spec, table};

@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+/// The label that says of which organization a row is.
+pub const ORGANIZATION: &str = "organization";
+
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -192,6 +195,12 @@ GenAiReasoning: Counter "gen_ai.client.inference.usage.reasoning.output_tokens" 
 }
 
 impl Spec {
+    /// Whether its rows say of which organization they are, even where there is one.
+    #[must_use]
+    pub fn names_organization(&self) -> bool {
+        self.labels.iter().any(|label| label.rsplit('.').next() == Some(ORGANIZATION))
+    }
+
     /// Whether Prometheus' page has it. The page has names that are stable; those of conventions in development are pushed only.
     #[must_use]
     pub const fn is_on_page(&self) -> bool {
@@ -214,6 +223,12 @@ impl Metric {
         };
         // The list has a row for each, in their order.
         METRICS.get(self as usize).unwrap_or(&NONE)
+    }
+
+    /// Whether it is of the process, however many organizations it serves.
+    #[must_use]
+    pub const fn is_of_process(self) -> bool {
+        matches!(self, Self::BuildInfo | Self::Connections | Self::ConnectionsClosed | Self::Sessions)
     }
 }
 

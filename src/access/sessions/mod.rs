@@ -23,7 +23,7 @@ pub use signed_in::{Person, SignedIn, Who};
 
 use self::keys::SessionKeys;
 use super::{
-    Guard, Refusal,
+    Guard, Organizations, Refusal,
     sealed::{Seal, SealError},
 };
 use crate::{
@@ -104,13 +104,17 @@ pub enum BeginError {
 
 /// The sessions of the console. Clones share them.
 #[derive(Clone)]
-pub struct Sessions(Arc<Shared>);
+pub struct Sessions {
+    shared: Arc<Shared>,
+    /// Says who is known in the organization that is asked.
+    guard: Guard,
+}
 
 struct Shared {
     keys: SessionKeys,
     timeout_ms: u64,
     max_age_ms: u64,
-    guard: Guard,
+    organizations: Organizations,
     runtime: Runtime,
 }
 
@@ -121,15 +125,34 @@ impl fmt::Debug for Sessions {
 }
 
 impl Sessions {
-    /// Sessions of callers that `guard` knows, by the clock and the random numbers of `runtime`. Reads the keys.
+    /// Sessions of callers that one of `organizations` knows, as the first sees them, by the clock and the random numbers of `runtime`. Reads
+    /// the keys.
     ///
     /// # Errors
-    /// There is no key to seal with.
-    pub fn open(settings: &SessionSettings, guard: Guard, runtime: Runtime) -> Result<Self, SessionKeyError> {
+    /// There is no key to seal with, or no organization.
+    pub fn open(
+        settings: &SessionSettings,
+        organizations: Organizations,
+        runtime: Runtime,
+    ) -> Result<Self, SessionKeyError> {
         let keys = SessionKeys::open(&settings.key_files, &runtime.entropy)?;
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let (timeout_ms, max_age_ms) = (ms(settings.timeout), ms(settings.max_age));
-        Ok(Self(Arc::new(Shared { keys, timeout_ms, max_age_ms, guard, runtime })))
+        let guard = organizations.first().clone();
+        let shared = Arc::new(Shared { keys, timeout_ms, max_age_ms, organizations, runtime });
+        Ok(Self { shared, guard })
+    }
+
+    /// The same sessions, as the organization of `guard` sees them.
+    #[must_use]
+    pub fn of(&self, guard: &Guard) -> Self {
+        Self { shared: Arc::clone(&self.shared), guard: guard.clone() }
+    }
+
+    /// All organizations.
+    #[must_use]
+    pub fn organizations(&self) -> &Organizations {
+        &self.shared.organizations
     }
 
     /// A new session of `who`, and its cookie. `proven_until`: until when a provider vouches for them. Never one that existed
@@ -140,7 +163,7 @@ impl Sessions {
     pub fn begin(&self, who: Who, proven_until: Option<Timestamp>) -> Result<(SignedIn, String), BeginError> {
         let now = self.now();
         let until = self.end_of(now, now, proven_until);
-        let signed_in = SignedIn::new(who, self.0.runtime.entropy.bytes()?, now, until);
+        let signed_in = SignedIn::new(who, self.shared.runtime.entropy.bytes()?, now, until);
         let cookie = self.sealed(&signed_in)?;
         self.see(&signed_in, now);
         Ok((signed_in, cookie))
@@ -183,15 +206,15 @@ impl Sessions {
             return Err(fault);
         }
         if now >= signed_in.until() {
-            let is_young = now < signed_in.began().plus(self.0.max_age_ms);
+            let is_young = now < signed_in.began().plus(self.shared.max_age_ms);
             return Err(match is_young && matches!(signed_in.who, Who::Person(_)) {
                 true => Ended::Stale(Box::new(signed_in)),
                 false => Ended::Old,
             });
         }
-        let principal = self.0.guard.resume(&signed_in)?;
+        let principal = self.guard.resume(&signed_in)?;
         self.see(&signed_in, now);
-        let is_due = now.since(signed_in.last_renewed()) > self.0.timeout_ms / 2;
+        let is_due = now.since(signed_in.last_renewed()) > self.shared.timeout_ms / 2;
         let renewed = is_due.then(|| signed_in.renewed(now));
         // Where it cannot be sealed, the one that came is good for a while.
         let cookie = renewed.and_then(|renewed| self.sealed(&renewed).ok());
@@ -213,14 +236,14 @@ impl Sessions {
     /// Ends a session: its cookie, and every copy of it, is refused by this replica from here on.
     pub fn end(&self, signed_in: &SignedIn) {
         let now = self.now();
-        let until = signed_in.began().plus(self.0.max_age_ms);
-        self.0.guard.sessions().end(signed_in.id(), signed_in.began(), now, until);
+        let until = signed_in.began().plus(self.shared.max_age_ms);
+        self.guard.sessions().end(signed_in.id(), signed_in.began(), now, until);
     }
 
     /// Whether a session that was resumed before still holds.
     #[must_use]
     pub fn holds(&self, signed_in: &SignedIn) -> bool {
-        self.fault(signed_in, self.now()).is_none() && self.0.guard.resume(signed_in).is_ok()
+        self.fault(signed_in, self.now()).is_none() && self.guard.resume(signed_in).is_ok()
     }
 
     /// What forms hold of a reader of `organization` who is called `name` and has no session, such as the holder of a token in the
@@ -235,16 +258,16 @@ impl Sessions {
     /// Who is known, and who is not.
     #[must_use]
     pub fn guard(&self) -> &Guard {
-        &self.0.guard
+        &self.guard
     }
 
     /// The keys, for what else a browser keeps.
     pub(super) fn seal(&self) -> &Seal {
-        &self.0.keys.seal
+        &self.shared.keys.seal
     }
 
     pub(super) fn runtime(&self) -> &Runtime {
-        &self.0.runtime
+        &self.shared.runtime
     }
 
     /// Why a session is none, but for what its provider said.
@@ -253,26 +276,26 @@ impl Sessions {
         if began.max(renewed) > now.plus(MAX_SKEW_MS) {
             return Some(Ended::Unreadable);
         }
-        if now >= began.plus(self.0.max_age_ms) {
+        if now >= began.plus(self.shared.max_age_ms) {
             return Some(Ended::Old);
         }
-        if now.since(renewed) > self.0.timeout_ms {
+        if now.since(renewed) > self.shared.timeout_ms {
             return Some(Ended::Idle);
         }
         self.has_ended(signed_in).then_some(Ended::SignedOut)
     }
 
     fn has_ended(&self, signed_in: &SignedIn) -> bool {
-        self.0.guard.sessions().has_ended(&signed_in.id(), signed_in.began())
+        self.guard.sessions().has_ended(&signed_in.id(), signed_in.began())
     }
 
     fn end_of(&self, began: Timestamp, now: Timestamp, proven_until: Option<Timestamp>) -> Timestamp {
-        let oldest = began.plus(self.0.max_age_ms);
+        let oldest = began.plus(self.shared.max_age_ms);
         proven_until.map_or(oldest, |until| until.max(now.plus(MIN_PROOF_MS)).min(oldest))
     }
 
     fn see(&self, signed_in: &SignedIn, now: Timestamp) {
-        self.0.guard.sessions().see(signed_in.id(), now, now.plus(self.0.timeout_ms));
+        self.guard.sessions().see(signed_in.id(), now, now.plus(self.shared.timeout_ms));
     }
 
     fn sealed(&self, signed_in: &SignedIn) -> Result<String, SealError> {
@@ -285,6 +308,6 @@ impl Sessions {
     }
 
     fn now(&self) -> Timestamp {
-        self.0.runtime.clock.now()
+        self.shared.runtime.clock.now()
     }
 }

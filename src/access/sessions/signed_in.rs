@@ -17,8 +17,18 @@ pub struct Person {
     pub subject: String,
     /// Their name for people, at most 64 characters; not unique.
     pub name: String,
-    /// The values of the claim that the policy mapped to roles when they signed in.
+    /// The values of the claim that a policy mapped to roles when they signed in.
     pub values: Vec<String>,
+}
+
+impl Person {
+    /// The same person, with the values that another policy maps to roles as well.
+    pub(in crate::access) fn with(mut self, other: &Self) -> Self {
+        self.values.extend_from_slice(&other.values);
+        self.values.sort_unstable();
+        self.values.dedup();
+        self
+    }
 }
 
 /// Who signed in.

@@ -27,7 +27,7 @@ use self::{
     turns::{NoTurn, Turns},
 };
 use super::{
-    BeginError, Person, Refusal, Sessions,
+    BeginError, Guard, Person, Refusal, Sessions,
     fetch::{self, Redeem, is_error_code},
 };
 use crate::domain::{Timestamp, rbac::Principal, secret};
@@ -107,7 +107,9 @@ pub struct Leave {
 /// A person who came back from the provider.
 #[derive(Debug)]
 pub struct Return {
-    /// Who they are, with their roles.
+    /// The guard of the organization that they come to.
+    pub guard: Guard,
+    /// Who they are, with their roles there.
     pub principal: Arc<Principal>,
     /// As the provider knows them.
     pub person: Person,
@@ -250,10 +252,12 @@ impl SignIn {
             warn!(issuer = client.issuer, %error, "a sign-in failed: its issuer gives no ID token for the code");
             SignInError::Unavailable
         })?;
-        let guard = sessions.guard();
-        let identified = guard.identify(&id_token, &client.issuer, &client.id, &attempt.nonce()).await;
-        let (principal, person, until) = identified?;
-        Ok(Return { principal, person, until, return_to: attempt.return_to, is_silent: attempt.is_silent })
+        let nonce = attempt.nonce();
+        let issued = (&*client.issuer, &*client.id, &*nonce);
+        let identified = sessions.organizations().identify(&id_token, issued, attempt.return_to.as_deref());
+        let (guard, principal, person, until) = identified.await?;
+        let Attempt { return_to, is_silent, .. } = attempt;
+        Ok(Return { guard, principal, person, until, return_to, is_silent })
     }
 
     fn redirect_uri(&self) -> String {

@@ -11,6 +11,7 @@ mod answer;
 mod asked;
 mod page;
 mod sign_out;
+mod whose;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -116,7 +117,7 @@ impl Door {
         way_in(why, return_address(address))
     }
 
-    fn guard(&self) -> &Guard {
+    pub(super) fn guard(&self) -> &Guard {
         self.0.sessions.guard()
     }
 
@@ -193,6 +194,9 @@ impl Door {
 /// `GET /auth/sign-in`.
 async fn show(State(door): State<Door>, request: Request) -> Response {
     let asked: Asked = request.into();
+    let return_to = asked.query("return_to");
+    let return_to = return_to.as_deref().and_then(return_address);
+    let door = door.toward(return_to);
     if !door.guard().knows_callers() {
         return shown(StatusCode::OK, door.no_need());
     }
@@ -200,8 +204,6 @@ async fn show(State(door): State<Door>, request: Request) -> Response {
         Ok(way) => way,
         Err(answer) => return *answer,
     };
-    let return_to = asked.query("return_to");
-    let return_to = return_to.as_deref().and_then(return_address);
     if let (Some(provider), Some(prompt)) = (&door.0.provider, asked.prompt()) {
         return match provider.leave(return_to, prompt).await {
             Ok(leave) => {
@@ -216,7 +218,7 @@ async fn show(State(door): State<Door>, request: Request) -> Response {
     }
     // A person who comes by an old link is in already.
     if asked.cookie(way.session()).is_some_and(|cookie| door.0.sessions.resume(cookie).is_ok()) {
-        return see_other(return_to.unwrap_or("/"), &[]);
+        return see_other(&door.inside(return_to), &[]);
     }
     let banner = match asked.query("why").as_deref() {
         Some("ended") => Banner::Ended,
@@ -244,8 +246,9 @@ async fn by_token(State(door): State<Door>, request: Request) -> Response {
     let return_to = value(&form, "return_to");
     let return_to = return_to.as_deref().and_then(return_address);
     let token = value(&form, "token").unwrap_or_default();
-    match door.guard().by_service_token(token.trim()) {
-        Ok((principal, who)) => {
+    match door.0.sessions.organizations().by_service_token(token.trim(), return_to) {
+        Ok((guard, principal, who)) => {
+            let door = door.of(&guard);
             let begun = door.0.sessions.begin(who, None);
             door.let_in(&asked, &way, &principal, begun, return_to)
         }
@@ -279,7 +282,7 @@ async fn arrive(State(door): State<Door>, request: Request) -> Response {
     let (query, attempt) = (asked.query.clone(), asked.cookie(way.attempt()).map(str::to_owned));
     let address = asked.from().map(|address| address.ip());
     let mut answer = match provider.arrive(&query, attempt.as_deref(), address).await {
-        Ok(arrived) => door.arrived(&asked, &way, arrived, provider.host()),
+        Ok(arrived) => door.of(&arrived.guard).arrived(&asked, &way, arrived, provider.host()),
         Err(SignInError::MustAsk { return_to }) => {
             see_other(&door.detour(return_to.as_deref().unwrap_or_default(), Some(&Ended::Old)), &[])
         }
@@ -318,7 +321,7 @@ const fn judged(error: &SignInError) -> (StatusCode, Banner, &'static str) {
 impl Door {
     /// A person came back from the provider at `host`.
     fn arrived(&self, asked: &Asked, way: &Way, arrived: Return, host: &str) -> Response {
-        let Return { principal, person, until, return_to, is_silent } = arrived;
+        let Return { principal, person, until, return_to, is_silent, .. } = arrived;
         if principal.grants.is_empty() {
             self.count(CALLBACK, "NO_ROLE");
             self.guard().audit().denied(&principal, || Change {
@@ -336,7 +339,7 @@ impl Door {
         let old = asked.cookie(way.session()).filter(|_| is_silent);
         match old.map(|old| self.0.sessions.prove_again(old, &person, until)) {
             Some(Ok(Some((_, cookie)))) => {
-                see_other(return_to.unwrap_or("/"), &[way.cookie(way.session(), &cookie, None)])
+                see_other(&self.inside(return_to), &[way.cookie(way.session(), &cookie, None)])
             }
             _ => {
                 let begun = self.0.sessions.begin(Who::Person(person), Some(until));
@@ -358,7 +361,7 @@ impl Door {
             Ok((signed_in, cookie)) => {
                 self.end(asked, way);
                 self.record(action::SESSION_BEGIN, principal, asked.from(), &signed_in);
-                see_other(return_to.unwrap_or("/"), &[way.cookie(way.session(), &cookie, None)])
+                see_other(&self.inside(return_to), &[way.cookie(way.session(), &cookie, None)])
             }
             Err(error) => {
                 error!(%error, "a session cannot be made");

@@ -1,5 +1,7 @@
 //! The page by which people come in.
 
+use std::sync::Arc;
+
 use maud::{DOCTYPE, Markup, html};
 
 use super::{Door, way_in};
@@ -123,6 +125,14 @@ impl Door {
         })
     }
 
+    /// The organization that people come to; where there are several, they are not shown to strangers.
+    fn organization(&self) -> Arc<str> {
+        match self.organizations() {
+            1 => self.guard().organization(),
+            _ => "".into(),
+        }
+    }
+
     fn framed(&self, body: Markup) -> Markup {
         html! {
             (DOCTYPE)
@@ -137,7 +147,7 @@ impl Door {
                 }
                 body.door {
                     main {
-                        p.brand { (mark()) " Tollgate " span.org { (self.guard().organization()) } }
+                        p.brand { (mark()) " Tollgate " span.org { (self.organization()) } }
                         (body)
                     }
                     footer.foot {

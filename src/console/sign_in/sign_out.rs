@@ -32,8 +32,9 @@ impl Door {
     pub(super) fn end(&self, asked: &Asked, way: &Way) {
         if let Some(signed_in) = self.found(asked, way) {
             self.0.sessions.end(&signed_in);
-            let holder = self.guard().holder(&signed_in);
-            self.record(action::SESSION_END, &holder, asked.from(), &signed_in);
+            let door = self.of(self.0.sessions.organizations().of_session(&signed_in));
+            let holder = door.guard().holder(&signed_in);
+            door.record(action::SESSION_END, &holder, asked.from(), &signed_in);
         }
     }
 }

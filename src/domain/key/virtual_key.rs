@@ -146,6 +146,14 @@ impl DeclaredKeys {
         self.digests.get(sha256)
     }
 
+    /// Those whose secret is also one of `others`, in the order of all keys.
+    pub fn shared_with(&self, others: &Self) -> impl Iterator<Item = &Arc<VirtualKey>> {
+        let shared = self.digests.iter().filter(|(digest, _)| others.digests.contains_key(*digest));
+        let mut shared: Vec<_> = shared.map(|(_, key)| key).collect();
+        shared.sort_by_cached_key(|key| key.cursor());
+        shared.into_iter()
+    }
+
     /// All of them, by name and then by team.
     #[must_use]
     pub fn ordered(&self) -> &[Arc<VirtualKey>] {

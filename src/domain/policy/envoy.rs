@@ -3,7 +3,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-/// The key in a route's `context_extensions` that names the team.
+/// The key in a route's `context_extensions` that names the organization.
+pub const ROUTE_ORGANIZATION: &str = "tollgate_organization";
+/// The key there that names the team.
 pub const ROUTE_TEAM: &str = "tollgate_team";
 /// The assumed minimum bytes per second of audio, used if only its size is known: 32 kbit/s, as speech is compressed for
 /// telephony. Audio that is compressed further is longer than this assumes.

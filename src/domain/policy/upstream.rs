@@ -39,25 +39,36 @@ pub const MAX_PLACES: usize = 8;
 /// Where Groq keys are by the settings of the service, instead of by its policy: those who write a policy may not be those who may name
 /// files of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GroqKeys(BTreeMap<(String, String), Vec<KeyPlace>>);
+pub struct GroqKeys {
+    places: BTreeMap<(String, String), Vec<KeyPlace>>,
+    /// Whether those that policies name do not count.
+    alone: bool,
+}
 
 impl GroqKeys {
+    /// The same, where those that policies name do not count: of several organizations, none is to send another's key.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self { alone: true, ..self }
+    }
+
     /// Sets the places of a project. `organization`: empty, those of a project of this name in any.
     pub fn insert(&mut self, organization: &str, project: &str, places: Vec<KeyPlace>) {
-        self.0.insert((organization.to_owned(), project.to_owned()), places);
+        self.places.insert((organization.to_owned(), project.to_owned()), places);
     }
 
     /// The places of a project of an organization; `None`: those that its policy names.
     #[must_use]
     pub fn of(&self, organization: &str, project: &str) -> Option<&[KeyPlace]> {
-        let of = |organization: &str| self.0.get(&(organization.to_owned(), project.to_owned()));
+        let of = |organization: &str| self.places.get(&(organization.to_owned(), project.to_owned()));
         of(organization).or_else(|| of("")).map(Vec::as_slice)
     }
 
     /// The places of a project, wherever they are named.
     #[must_use]
     pub fn places<'p>(&'p self, organization: &str, project: &'p Project) -> &'p [KeyPlace] {
-        self.of(organization, &project.name).unwrap_or(&project.places)
+        let of_policy = if self.alone { &[] } else { &*project.places };
+        self.of(organization, &project.name).unwrap_or(of_policy)
     }
 
     /// The projects with places here that the organization does not have.
@@ -66,7 +77,7 @@ impl GroqKeys {
         organization: &'p str,
         projects: &'p Projects,
     ) -> impl Iterator<Item = &'p str> {
-        let own = self.0.keys().filter(move |(of, _)| of.is_empty() || *of == *organization);
+        let own = self.places.keys().filter(move |(of, _)| of.is_empty() || *of == *organization);
         own.map(|(_, project)| project.as_str())
             .filter(|project| !projects.all().iter().any(|known| *known.name == **project))
     }

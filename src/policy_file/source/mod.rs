@@ -3,6 +3,9 @@
 //! A new policy takes effect entirely or not at all: if it does not load, nothing changes, the failure is logged, and the
 //! status shows it.
 
+mod claims;
+mod directory;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -15,6 +18,8 @@ use tokio::sync::{
     watch,
 };
 
+use self::claims::Claims;
+pub use self::directory::{MAX_ORGANIZATIONS, PolicyDirectory, load_directory};
 use super::{
     EXAMPLE_POLICY,
     attempt::{LoadSource, PolicyAttempt, ReloadOutcome},
@@ -63,6 +68,12 @@ pub enum PolicySourceError {
     /// It does not load.
     #[error("the policy does not load\n{0}")]
     Rejected(Box<PolicyReport>),
+    /// Policies of several organizations do not load, or not together.
+    #[error("policies of the directory do not load\n{0}")]
+    RejectedOf(String),
+    /// The directory of policies cannot be used, and why.
+    #[error("the policy directory `{0}` {1}")]
+    Directory(String, String),
     /// The thread that watches it cannot be started.
     #[error("the policy cannot be watched: {0}")]
     Watch(#[from] std::io::Error),
@@ -71,8 +82,10 @@ pub enum PolicySourceError {
 /// The policy in force, and the watch over its file, which ends when this is dropped.
 #[derive(Debug)]
 pub struct PolicySource {
-    shared: Arc<Shared>,
     /// `None`: the built-in example.
+    path: Option<PathBuf>,
+    shared: Arc<Shared>,
+    /// `None`: as there.
     watch: Option<Watch<PolicyFile>>,
 }
 
@@ -91,6 +104,10 @@ struct Shared {
 struct PolicyFile {
     path: PathBuf,
     shared: Arc<Shared>,
+    /// Those of all organizations, if there may be several.
+    claims: Option<Arc<Claims>>,
+    /// What was rejected last: it may be good once another organization's file has changed as well.
+    contested: Option<Result<String, String>>,
 }
 
 impl PolicySource {
@@ -99,7 +116,7 @@ impl PolicySource {
     /// # Errors
     /// The policy has errors, or no thread can be started.
     pub fn open(path: &Path) -> Result<Self, PolicySourceError> {
-        Self::open_at(path, Pace::DOCUMENT)
+        Self::open_with(path, Pace::DOCUMENT, None)
     }
 
     /// The built-in example, which never changes.
@@ -108,13 +125,24 @@ impl PolicySource {
     /// The example has errors, which the tests exclude.
     pub fn example() -> Result<Self, PolicySourceError> {
         let report = parse_policy_for(EXAMPLE_POLICY, "the built-in example", now(), None);
-        Ok(Self { shared: Arc::new(Shared::start(report)?), watch: None })
+        Ok(Self { path: None, shared: Arc::new(Shared::start(report)?), watch: None })
     }
 
+    #[cfg(test)]
     fn open_at(path: &Path, pace: Pace) -> Result<Self, PolicySourceError> {
-        let (file, seen) = PolicyFile::open(path)?;
-        let shared = Arc::clone(&file.shared);
-        Ok(Self { shared, watch: Some(Watch::start("policy", file, seen, pace)?) })
+        Self::open_with(path, pace, None)
+    }
+
+    fn open_with(path: &Path, pace: Pace, claims: Option<Arc<Claims>>) -> Result<Self, PolicySourceError> {
+        let (file, seen) = PolicyFile::open(path, claims)?;
+        let (path, shared) = (Some(path.to_owned()), Arc::clone(&file.shared));
+        Ok(Self { path, shared, watch: Some(Watch::start("policy", file, seen, pace)?) })
+    }
+
+    /// The file, as it was named; `None`: the built-in example.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// The policy in force. The pointer never changes, so callers can keep it.
@@ -166,13 +194,14 @@ impl Shared {
 
 impl PolicyFile {
     /// Loads the policy in `path`; also returns the digest of its text.
-    fn open(path: &Path) -> Result<(Self, blake3::Hash), PolicySourceError> {
+    fn open(path: &Path, claims: Option<Arc<Claims>>) -> Result<(Self, blake3::Hash), PolicySourceError> {
         // The path stays valid if the working directory changes later.
         let path = std::path::absolute(path)?;
         let content = read_file(&path);
-        let shared = Arc::new(Shared::start(parse(&path, &content, None))?);
+        let report = parse(&path, &content, None);
+        let shared = Arc::new(Shared::start(admitted(claims.as_deref(), &path, report))?);
         let seen = Self::digest(&content);
-        Ok((Self { path, shared }, seen))
+        Ok((Self { path, shared, claims, contested: None }, seen))
     }
 }
 
@@ -196,14 +225,15 @@ impl FileSource for PolicyFile {
     }
 
     fn apply(&mut self, content: Self::Content, is_asked: bool) -> bool {
-        let Self { path, shared, .. } = self;
+        let Self { path, shared, claims, contested } = self;
         let running = shared.current.load_full();
-        let report = parse(path, &content, Some(&running));
+        let report = admitted(claims.as_deref(), path, parse(path, &content, Some(&running)));
         let before = Arc::clone(&running.revision);
         let record = |outcome| {
             // There may be no receiver.
             let _ = shared.attempts.send(PolicyAttempt { before: Arc::clone(&before), is_asked, outcome });
         };
+        *contested = None;
         match report.policy {
             Some(policy) => {
                 let source = if is_asked { LoadSource::Signal } else { LoadSource::FileChange };
@@ -218,6 +248,7 @@ impl FileSource for PolicyFile {
                 true
             }
             None => {
+                *contested = claims.is_some().then_some(content);
                 tracing::error!(file = %path.display(), document_revision = %before, "the new policy does not load; the old one stays");
                 report.findings.iter().for_each(log);
                 record(ReloadOutcome::Rejected(report.findings.clone()));
@@ -228,6 +259,25 @@ impl FileSource for PolicyFile {
                 false
             }
         }
+    }
+
+    fn after_read(&mut self) {
+        let Some(content) = self.contested.take() else { return };
+        let running = self.shared.current.load_full();
+        let report = parse(&self.path, &content, Some(&running));
+        match admitted(self.claims.as_deref(), &self.path, report).policy {
+            Some(_) => drop(self.apply(content, false)),
+            // It was said already.
+            None => self.contested = Some(content),
+        }
+    }
+}
+
+/// What `report` is beside the policies of other organizations.
+fn admitted(claims: Option<&Claims>, path: &Path, report: PolicyReport) -> PolicyReport {
+    match claims {
+        Some(claims) => claims.admit(path, report),
+        None => report,
     }
 }
 

@@ -120,7 +120,7 @@ fn without_events_the_file_is_polled() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("policy.toml");
     fs::write(&path, policy(1)).unwrap();
-    let (file, seen) = PolicyFile::open(&path).unwrap();
+    let (file, seen) = PolicyFile::open(&path, None).unwrap();
     let shared = Arc::clone(&file.shared);
     let idle = Watch::idle(file, seen);
     fs::write(&path, policy(2)).unwrap();

@@ -21,7 +21,7 @@ use tokio_util::either::Either;
 use tonic::{
     Status,
     body::Body,
-    codegen::http::{Extensions, Request, Response, header::AUTHORIZATION},
+    codegen::http::{Extensions, HeaderMap, Request, Response, header::AUTHORIZATION},
 };
 use tower::{Layer, Service};
 use tracing::{debug, field};
@@ -91,7 +91,7 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let need = need_of(request.uri().path()).ok_or(Refusal::UnknownRpc);
-        match need.and_then(|need| self.guard.judge(need, &credentials(&request))) {
+        match need.and_then(|need| self.guard.judge(need, &credentials_of(&request))) {
             Ok(Verdict::Public) => Either::Left(self.inner.call(request)),
             Ok(Verdict::Unrestricted) => {
                 request.extensions_mut().insert(Unrestricted);
@@ -155,15 +155,20 @@ fn other_team_of(answer: &Extensions) -> Option<&OtherTeam> {
     answer.get().or_else(source)
 }
 
-fn credentials(request: &Request<Body>) -> Credentials<'_> {
-    let mut headers = request.headers().get_all(AUTHORIZATION).iter();
-    let authorization = match (request.extensions().get(), headers.next(), headers.next()) {
+fn credentials_of(request: &Request<Body>) -> Credentials<'_> {
+    credentials(request.headers(), request.extensions(), request.uri().path())
+}
+
+/// What a call of the RPC at `path` shows about its caller.
+pub fn credentials<'r>(headers: &'r HeaderMap, extensions: &'r Extensions, path: &'r str) -> Credentials<'r> {
+    let mut headers = headers.get_all(AUTHORIZATION).iter();
+    let authorization = match (extensions.get(), headers.next(), headers.next()) {
         (Some(SignedIn(principal)), ..) => Authorization::Resumed(principal),
         (None, None, _) => Authorization::Absent,
         (None, Some(header), None) => Authorization::Header(header.as_bytes()),
         (None, Some(_), Some(_)) => Authorization::Several,
     };
-    Credentials { authorization, peer: request.extensions().get(), path: request.uri().path() }
+    Credentials { authorization, peer: extensions.get(), path }
 }
 
 /// The caller of a request that the layer let through. A request that did not pass through a layer has no permission.

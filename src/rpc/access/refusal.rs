@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use tonic::Status;
+use tonic_types::FieldViolation;
 
-use super::super::error::{Needs, Nothing, Retry, table};
+use super::super::error::{Fields, Needs, Nothing, Resource, Retry, shortened, table};
 use crate::{
     access::{self, Invalid, Refusal},
     domain::rbac::{Permission, TeamScope},
@@ -20,6 +21,14 @@ pub(in super::super) fn status(refusal: Refusal) -> Status {
         Refusal::Malformed(_) | Refusal::Invalid(Invalid::Token(_)) => &table::INVALID_TOKEN,
         Refusal::Invalid(Invalid::Expired) => &table::TOKEN_EXPIRED,
         Refusal::UnknownRpc => &table::UNKNOWN_RPC,
+        Refusal::OtherOrganization => &table::ORGANIZATION_NOT_PERMITTED,
+        Refusal::OrganizationRequired(_) => {
+            let violation = FieldViolation::new(access::ORGANIZATION, shortened(message.clone()));
+            return table::ORGANIZATION_REQUIRED.error(message, Fields(vec![violation]));
+        }
+        Refusal::UnknownOrganization(name) => {
+            return table::UNKNOWN_ORGANIZATION.error(message, Resource("tollgate.v1.Organization", name));
+        }
         Refusal::Invalid(Invalid::IssuerUnavailable) => {
             return table::ISSUER_UNAVAILABLE.error(message, Retry);
         }
@@ -57,6 +66,9 @@ mod tests {
             (Refusal::Missing(Permission::Decide), "PERMISSION_MISSING"),
             (Refusal::OtherTeam(Permission::Decide, access::OtherTeam::Unnamed), "TEAM_NOT_PERMITTED"),
             (Refusal::UnknownRpc, "UNKNOWN_RPC"),
+            (Refusal::OrganizationRequired("x"), "ORGANIZATION_REQUIRED"),
+            (Refusal::UnknownOrganization("x".to_owned()), "UNKNOWN_ORGANIZATION"),
+            (Refusal::OtherOrganization, "ORGANIZATION_NOT_PERMITTED"),
         ] {
             assert_eq!(refusal.reason(), reason);
             assert_eq!(status(refusal).get_details_error_info().unwrap().reason, reason);

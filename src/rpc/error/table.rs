@@ -21,7 +21,10 @@ reasons! {
     INVALID_REQUEST: InvalidArgument, Fields, "A malformed request: each field is named. Correct it";
     PAGE_TOKEN_INVALID: InvalidArgument, Fields,
         "A `page_token` that is malformed, older than 24 h, or of [another request](#lists). List from the beginning";
+    ORGANIZATION_REQUIRED: InvalidArgument, Fields,
+        "The caller may be of several organizations, and neither an API key nor a reservation says which one is meant. [Name it](access.md#several-organizations) in the metadata `tollgate-organization`";
 
+    UNKNOWN_ORGANIZATION: NotFound, Resource, "There is no organization of the name in `tollgate-organization`";
     UNKNOWN_RESERVATION: NotFound, Resource,
         "No such reservation: it was never issued, or was settled or expired too long ago";
     UNKNOWN_TEAM: NotFound, Resource, "The policy has no such team";
@@ -78,6 +81,8 @@ reasons! {
         "The policy has no `[access]`, and the caller is on another machine";
     PERMISSION_MISSING: PermissionDenied, Needs, "No role of the caller has the permission; `roles` have it";
     TEAM_NOT_PERMITTED: PermissionDenied, Needs, "The caller has the permission, but not over this team";
+    ORGANIZATION_NOT_PERMITTED: PermissionDenied, Nothing,
+        "`tollgate-organization`, or `tollgate_organization` of a route of Envoy's, names an organization that the caller is not of";
 
     UNKNOWN_PAGE: NotFound, Resource, "Over HTTP: there is no such page";
     METHOD_NOT_ALLOWED: Unimplemented, Nothing, "Over HTTP: the page is only read. Use `GET`";

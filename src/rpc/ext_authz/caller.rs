@@ -59,7 +59,7 @@ fn named(team: &str) -> Result<Caller, ApiError> {
 }
 
 /// The secret of `Bearer …`; `None` if there is none.
-fn bearer(header: &str) -> Option<&str> {
+pub(super) fn bearer(header: &str) -> Option<&str> {
     let (scheme, secret) = header.trim().split_once(' ')?;
     let secret = secret.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !secret.is_empty()).then_some(secret)

@@ -18,7 +18,7 @@ use super::{
     status,
 };
 use crate::{
-    access::OtherTeam,
+    access::{OtherTeam, Refusal},
     authorizer::{Authorizer, Decided, Failure, PendingCheck, Question, View, refusal_stands},
     domain::{
         caller::ResolvedCaller,
@@ -77,6 +77,15 @@ impl From<ApiError> for Refused {
     }
 }
 
+/// What Envoy's question says of whose request it is: the organization that the route names, and the secret of a key.
+pub(super) fn addressed(check: CheckRequest) -> (Option<String>, Option<String>) {
+    let Ok(request) = HttpRequest::new(check) else { return (None, None) };
+    let organization = request.organization().map(str::to_owned);
+    let secret =
+        request.header("authorization").and_then(|header| caller::bearer(&header).map(str::to_owned));
+    (organization, secret)
+}
+
 impl<S> CheckRpc<S> {
     /// Serves through `authorizer`, with the Groq keys in `upstream`; traces go to `tracing`.
     #[must_use]
@@ -93,6 +102,9 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
         let until = deadline::of(request.metadata());
         let view = self.authorizer.view(until).await;
         let request = HttpRequest::new(request.into_inner())?;
+        if request.organization().is_some_and(|id| *id != *view.snapshot.policy.organization.id) {
+            return Err(access::status(Refusal::OtherOrganization));
+        }
         let Some(traced) = self.traced(&request) else {
             return self.answer(&view, request, &scope, until).await;
         };

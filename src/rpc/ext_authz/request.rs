@@ -12,7 +12,7 @@ use super::super::{
     },
     status::FieldErrors,
 };
-use crate::groq::error::ApiError;
+use crate::{domain::policy::envoy::ROUTE_ORGANIZATION, groq::error::ApiError};
 
 /// Set by Envoy when it passed on only the beginning of a body.
 const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
@@ -68,6 +68,11 @@ impl HttpRequest {
         hasher.update(&socket.port_value.to_le_bytes());
         hasher.update(&time.seconds.to_le_bytes()).update(&time.nanos.to_le_bytes());
         format!("envoy/{}", hasher.finalize().to_hex())
+    }
+
+    /// The organization that the route names.
+    pub(super) fn organization(&self) -> Option<&str> {
+        self.extensions.get(ROUTE_ORGANIZATION).map(String::as_str).filter(|id| !id.is_empty())
     }
 
     /// The method.

@@ -80,25 +80,43 @@ impl Sources {
         Self { status, guard, upstream, connections, receivers, reloads, by_key, past, seen }
     }
 
-    /// Lets readers of `meters` ask for values, and durations be recorded there.
-    pub fn register(&self, meters: &Meters) {
-        if !meters.is_on() {
-            return;
-        }
-        let sources = self.clone();
-        meters.observe(move |metric, emit| sources.rows(metric, emit));
-        self.connections.measure(rpcs(meters));
-        self.status.calls.measure(meters.family(Metric::StoreCallDuration, Calls::KINDS, |number| {
-            let kind = Calls::kind(number).map(|(call, outcome)| (call.name(), outcome.name()));
-            let (call, outcome) = kind.unwrap_or_default();
-            vec![KeyValue::new("operation", call), KeyValue::new("outcome", outcome)]
-        }));
-    }
-
     /// Reads budgets, limits and cooldowns from `store` again and again, until dropped.
     pub async fn follow<S: Store>(self, store: S) {
         sample::follow(self, store).await;
     }
+}
+
+/// Lets readers of `meters` ask `sources`, of each organization its own, for values, and durations be recorded there.
+pub fn register(sources: Vec<Sources>, connections: &Connections, meters: &Meters) {
+    if !meters.is_on() {
+        return;
+    }
+    connections.measure(rpcs(meters));
+    let calls = meters.family(Metric::StoreCallDuration, Calls::KINDS, |number| {
+        let kind = Calls::kind(number).map(|(call, outcome)| (call.name(), outcome.name()));
+        let (call, outcome) = kind.unwrap_or_default();
+        vec![KeyValue::new("operation", call), KeyValue::new("outcome", outcome)]
+    });
+    for source in &sources {
+        source.status.calls.measure(calls.clone());
+    }
+    meters.observe(move |metric, emit| match &sources[..] {
+        [] => {}
+        [one] => one.rows(metric, emit),
+        [first, ..] if metric.is_of_process() => first.rows(metric, emit),
+        several if metric.spec().names_organization() => {
+            several.iter().for_each(|source| source.rows(metric, emit));
+        }
+        several => {
+            for source in several {
+                let organization = source.organization();
+                source.rows(metric, &mut |value, labels| {
+                    let labels = std::iter::once(&organization).chain(labels).cloned();
+                    emit(value, &labels.collect::<Vec<_>>());
+                });
+            }
+        }
+    });
 }
 
 /// Where the durations of decisions are recorded.

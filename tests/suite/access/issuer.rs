@@ -26,15 +26,15 @@ use tokio_rustls::TlsAcceptor;
 use crate::support::certificates::Pair;
 
 /// A key to sign with, and what is published of it.
-pub(super) struct SigningKey {
-    pub(super) algorithm: Algorithm,
-    pub(super) id: String,
-    pub(super) encoding: EncodingKey,
-    pub(super) published: Value,
+pub(crate) struct SigningKey {
+    pub(crate) algorithm: Algorithm,
+    pub(crate) id: String,
+    pub(crate) encoding: EncodingKey,
+    pub(crate) published: Value,
 }
 
 impl SigningKey {
-    pub(super) fn new(algorithm: Algorithm, id: &str) -> Self {
+    pub(crate) fn new(algorithm: Algorithm, id: &str) -> Self {
         let random = SystemRandom::new();
         let encoding = match algorithm {
             Algorithm::ES256 => {
@@ -58,7 +58,7 @@ impl SigningKey {
     }
 
     /// A token with `claims` by this key.
-    pub(super) fn sign(&self, claims: &Value) -> String {
+    pub(crate) fn sign(&self, claims: &Value) -> String {
         let header = Header { kid: Some(self.id.clone()), ..Header::new(self.algorithm) };
         encode(&header, claims, &self.encoding).unwrap()
     }
@@ -66,7 +66,7 @@ impl SigningKey {
 
 /// How the issuer answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mood {
+pub(crate) enum Mood {
     Answers,
     Hangs,
     Fails,
@@ -79,7 +79,7 @@ pub(super) enum Mood {
 
 /// A running issuer.
 #[derive(Clone)]
-pub(super) struct Issuer(Arc<State>);
+pub(crate) struct Issuer(Arc<State>);
 
 struct State {
     url: String,
@@ -91,7 +91,7 @@ struct State {
 }
 
 impl Issuer {
-    pub(super) async fn start(keys: &[&SigningKey]) -> Self {
+    pub(crate) async fn start(keys: &[&SigningKey]) -> Self {
         let listener = bind().await;
         let url = format!("http://{}", listener.local_addr().unwrap());
         let issuer = Self::new(url.clone(), url, keys);
@@ -100,7 +100,7 @@ impl Issuer {
     }
 
     /// Starts one over HTTPS that shows the certificate of `pair`. It answers without TLS as well, on another port.
-    pub(super) async fn start_https(keys: &[&SigningKey], pair: &Pair) -> Self {
+    pub(crate) async fn start_https(keys: &[&SigningKey], pair: &Pair) -> Self {
         let (listener, plain) = (bind().await, bind().await);
         let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
         let issuer = Self::new(url, format!("http://{}", plain.local_addr().unwrap()), keys);
@@ -140,29 +140,29 @@ impl Issuer {
         });
     }
 
-    pub(super) fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.0.url
     }
 
-    pub(super) fn publish(&self, keys: &[&SigningKey]) {
+    pub(crate) fn publish(&self, keys: &[&SigningKey]) {
         *self.0.keys.lock().unwrap() = keys.iter().map(|key| key.published.clone()).collect();
     }
 
-    pub(super) fn publish_also(&self, key: Value) {
+    pub(crate) fn publish_also(&self, key: Value) {
         self.0.keys.lock().unwrap().push(key);
     }
 
-    pub(super) fn set(&self, mood: Mood) {
+    pub(crate) fn set(&self, mood: Mood) {
         *self.0.mood.lock().unwrap() = mood;
     }
 
     /// How often it was asked for its keys.
-    pub(super) fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.0.asked.load(Ordering::SeqCst)
     }
 
     /// A token for `groups`, sound from every side, changed by `change`.
-    pub(super) fn token(
+    pub(crate) fn token(
         &self,
         key: &SigningKey,
         groups: &[&str],

@@ -3,7 +3,7 @@
 mod audit;
 mod audit_targets;
 mod https;
-mod issuer;
+pub(crate) mod issuer;
 mod keys;
 mod pages;
 mod process;

@@ -45,8 +45,14 @@ impl Process {
             let admin = format!("--admin={}", free_port());
             let store = format!("--store={store}");
             let arguments = [&*store, &deadline, &admin];
-            let process =
-                Self::spawn(free_port(), (Path::new(OWN), directory), policy_text, &arguments, &[]).await;
+            let process = Self::spawn(
+                free_port(),
+                (Path::new(OWN), directory),
+                &one(directory, policy_text),
+                &arguments,
+                &[],
+            )
+            .await;
             if let Some(process) = process {
                 return process;
             }
@@ -64,7 +70,9 @@ impl Process {
         for _ in 0..5 {
             let (admin, store) = (format!("--admin={}", free_port()), format!("--store={store}"));
             let arguments = [&*store, "--store-timeout=20s", &admin];
-            let process = Self::spawn(free_port(), (program, directory), policy_text, &arguments, &[]).await;
+            let process =
+                Self::spawn(free_port(), (program, directory), &one(directory, policy_text), &arguments, &[])
+                    .await;
             if let Some(process) = process {
                 return process;
             }
@@ -97,7 +105,7 @@ impl Process {
     ) -> Self {
         let (admin, store) = (format!("--admin={}", free_port()), format!("--store={store}"));
         let arguments = [&*store, "--store-timeout=20s", &admin];
-        Self::spawn(address, (Path::new(OWN), directory), policy_text, &arguments, &[])
+        Self::spawn(address, (Path::new(OWN), directory), &one(directory, policy_text), &arguments, &[])
             .await
             .expect("the port is still free")
     }
@@ -115,9 +123,47 @@ impl Process {
         variables: &[(&str, &Path)],
     ) -> Self {
         for _ in 0..5 {
-            if let Some(process) =
-                Self::spawn(free_port(), (Path::new(OWN), directory), policy_text, arguments, variables).await
+            if let Some(process) = Self::spawn(
+                free_port(),
+                (Path::new(OWN), directory),
+                &one(directory, policy_text),
+                arguments,
+                variables,
+            )
+            .await
             {
+                return process;
+            }
+        }
+        panic!("no free port");
+    }
+
+    /// Starts the server for several organizations, whose policies are below `directory`.
+    pub(crate) async fn start_several(
+        directory: &Path,
+        policies: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Self {
+        Self::start_several_with(directory, policies, arguments, &[]).await
+    }
+
+    /// The same with more in its environment.
+    pub(crate) async fn start_several_with(
+        directory: &Path,
+        policies: &[(&str, &str)],
+        arguments: &[&str],
+        variables: &[(&str, &Path)],
+    ) -> Self {
+        let path = directory.join("policies");
+        std::fs::create_dir_all(&path).unwrap();
+        for (organization, text) in policies {
+            std::fs::write(path.join(format!("{organization}.toml")), text).unwrap();
+        }
+        let policies = ["--policy-directory".to_owned(), path.to_str().unwrap().to_owned()];
+        for _ in 0..5 {
+            let process =
+                Self::spawn(free_port(), (Path::new(OWN), directory), &policies, arguments, variables).await;
+            if let Some(process) = process {
                 return process;
             }
         }
@@ -128,19 +174,17 @@ impl Process {
     async fn spawn(
         address: SocketAddr,
         (program, directory): (&Path, &Path),
-        policy_text: &str,
+        policies: &[String; 2],
         arguments: &[&str],
         variables: &[(&str, &Path)],
     ) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let policy = directory.join("policy.toml");
-        std::fs::write(&policy, policy_text).unwrap();
         let log = directory.join(format!("log-{number}"));
         let to_log = std::fs::File::create(&log).unwrap();
         let child = Command::new(program)
             .args(["serve", "--listen", &address.to_string(), "--threads", "2"])
-            .args(["--policy", policy.to_str().unwrap()])
+            .args(policies)
             .args(arguments)
             // All that is written about requests, so that tests see what is not to be in it.
             .args(["--log", "info,tollgate=debug"])
@@ -240,6 +284,13 @@ impl Process {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+/// The flags of a policy, which is written to a file of `directory`.
+fn one(directory: &Path, policy_text: &str) -> [String; 2] {
+    let policy = directory.join("policy.toml");
+    std::fs::write(&policy, policy_text).unwrap();
+    ["--policy".to_owned(), policy.to_str().unwrap().to_owned()]
 }
 
 impl Drop for Process {

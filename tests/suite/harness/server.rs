@@ -117,7 +117,7 @@ impl Server {
             let opened = opened.clone();
             move || Ok(opened.clone())
         });
-        tokio::spawn(server.app.follow_store(opened));
+        tokio::spawn(server.app.first().follow_store(opened));
         server
     }
 
@@ -162,12 +162,12 @@ impl Server {
         &self,
         store: S,
     ) -> impl Future<Output = ()> + Send + use<S> {
-        self.app.deliver_alerts(store)
+        self.app.first().deliver_alerts(store)
     }
 
     /// Delivers to `store` what its spool keeps, until dropped.
     pub(crate) fn deliver_spooled<S: Store + Clone>(&self, store: S) -> SpoolDelivery<Observed<S>> {
-        self.app.deliver_spooled(store).expect("it has a spool")
+        self.app.first().deliver_spooled(store).expect("it has a spool")
     }
 
     /// A client on a connection of its own.
@@ -177,7 +177,7 @@ impl Server {
 
     /// Puts another policy in force.
     pub(crate) async fn set_policy(&self, policy_text: &str) {
-        self.app.live().set_policy(Arc::new(policy(policy_text, self.clock.now())));
+        self.app.first().live().set_policy(Arc::new(policy(policy_text, self.clock.now())));
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {

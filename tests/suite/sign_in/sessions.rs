@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tollgate::{
-    access::{Ended, Guard, Person, SessionSettings, Sessions, Who},
+    access::{Ended, Guard, Organizations, Person, SessionSettings, Sessions, Who},
     audit::Audit,
     domain::rbac::Permission,
     live::Live,
@@ -42,7 +42,11 @@ impl Fixture {
         let hours = Duration::from_secs(3_600);
         let settings = SessionSettings { key_files, timeout: hours / 4, max_age: hours * 12 };
         let runtime: Runtime = Clock::Manual(clock.clone()).into();
-        Self { clock, live, sessions: Sessions::open(&settings, guard, runtime).unwrap() }
+        Self {
+            clock,
+            live,
+            sessions: Sessions::open(&settings, Organizations::new(guard, []), runtime).unwrap(),
+        }
     }
 
     /// Signs `ops` in.

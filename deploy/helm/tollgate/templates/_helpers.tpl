@@ -48,7 +48,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "tollgate.env" -}}
 - { name: TOLLGATE_LISTEN, value: "[::]:50051" }
 - { name: TOLLGATE_ADMIN, value: "[::]:8081" }
+{{- if .Values.policy.directory }}
+- { name: TOLLGATE_POLICY_DIRECTORY, value: /etc/tollgate/policy }
+{{- else }}
 - { name: TOLLGATE_POLICY, value: /etc/tollgate/policy/{{ .Values.policy.key }} }
+{{- end }}
 - { name: TOLLGATE_DRAIN_TIMEOUT, value: {{ printf "%ds" (int .Values.drainSeconds) }} }
 - { name: TOLLGATE_LOG_FORMAT, value: {{ default "json" .Values.settings.log_format }} }
 # The only place that can be written to.

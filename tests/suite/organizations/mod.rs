@@ -1,15 +1,25 @@
-//! The organizations that a caller is of, and where their pages are.
+//! The organizations that a caller is of, and where their pages are; several of them in one process.
+
+mod apart;
+mod envoy;
+mod found;
+mod pages;
+mod people;
+mod policies;
+mod shards;
 
 use std::process::Command;
 
 use tempfile::TempDir;
 use tollgate::rpc::proto::{
-    ListOrganizationsRequest, organization_service_client::OrganizationServiceClient,
+    AuthorizeRequest, ListOrganizationsRequest, organization_service_client::OrganizationServiceClient,
 };
+use tonic::Request;
 
 use crate::{
-    envoy::http::Request,
-    harness::{Process, connect, eventually},
+    access::{by, digest},
+    envoy::http::Request as Page,
+    harness::{Process, chat, connect, eventually},
     redis_server::free_port,
 };
 
@@ -38,7 +48,7 @@ async fn there_is_one_and_its_pages_are_where_it_says() {
     let place = format!("http://{admin}");
     assert_eq!(organization.console_url, format!("{place}/console/acme/"));
     let path = organization.console_url.strip_prefix(&place).unwrap();
-    let is_there = async || Request::new("GET", path).send(admin).await.status == 200;
+    let is_there = async || Page::new("GET", path).send(admin).await.status == 200;
     eventually("the page is there", is_there).await;
 
     let table = tollgate(&process, &["organizations"]);
@@ -58,4 +68,44 @@ async fn without_a_console_there_is_no_address() {
     let table = tollgate(&process, &["organizations", "list"]);
     assert!(table.lines().any(|line| line.split_whitespace().eq(["acme", "-"])), "{table}");
     process.stop().await;
+}
+
+/// What tells two organizations apart that are called alike in all else: each has a team `bot` with a budget, and a token of its own.
+fn policy_of(organization: &str, rest: &str) -> String {
+    let digest = digest(&token_of(organization));
+    format!(
+        "[organization]\nid = \"{organization}\"\n{rest}\n[teams.bot]\nmodels = [\"*\"]\nmax_output_tokens = 1000\n\
+         budget = {{ monthly_usd = \"5\" }}\n[access.tokens.ops]\nsha256 = \"{digest}\"\nroles = [\"admin\"]\n"
+    )
+}
+
+/// The secret of the token of an organization.
+fn token_of(organization: &str) -> String {
+    format!("tgs_the_secret_of_an_admin_of_{organization}")
+}
+
+/// A policy that knows no callers, with a key of this secret.
+fn open_policy(organization: &str, secret: &str) -> String {
+    let key = match secret {
+        "" => String::new(),
+        secret => format!("[teams.bot.keys.main]\nsha256 = \"{}\"\n", digest(secret)),
+    };
+    format!(
+        "[organization]\nid = \"{organization}\"\n[teams.bot]\nmodels = [\"*\"]\nmax_output_tokens = 1000\n\
+         budget = {{ monthly_usd = \"5\" }}\n{key}"
+    )
+}
+
+/// `message` for `organization`, by the holder of `token`; where either is empty, without it.
+fn to<T>(organization: &str, token: &str, message: T) -> Request<T> {
+    let mut request = by(token, message);
+    if !organization.is_empty() {
+        request.metadata_mut().insert("tollgate-organization", organization.parse().unwrap());
+    }
+    request
+}
+
+/// What a request of the team `bot` reserves.
+fn question() -> AuthorizeRequest {
+    chat("bot", "openai/gpt-oss-20b", 1_000, 100)
 }

@@ -1,5 +1,8 @@
 //! `tollgate serve`: the service itself.
 
+mod members;
+mod record;
+
 use std::{
     ffi::OsString,
     io::{self, Write as _},
@@ -17,35 +20,29 @@ use tokio::{
     net::TcpListener,
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc::{UnboundedReceiver, unbounded_channel},
     task::JoinHandle,
     time::{Instant, timeout, timeout_at},
 };
 use tracing::{error, info, warn};
 
-use super::{
-    announce::announce,
-    auditing, logging, metering,
-    redis_access::redis_access,
-    redis_safety::{self, UnsafeRedis},
-    screen::Color,
+use self::{
+    members::{Begun, Member, Policies},
+    record::Record,
 };
+use super::{announce::announce, auditing, logging, metering, redis_safety::UnsafeRedis, screen::Color};
 use crate::{
     access::SessionKeyError,
-    app::{self, App, DecisionOutputs, Listen, Parts, SpoolDelivery},
-    domain::policy::Policy,
-    policy_file::{PolicyAttempt, PolicySource, PolicySourceError, Reload, ReloadOutcome},
-    runtime::clock::Clock,
+    app::{App, DecisionOutputs, Listen, Parts, SpoolDelivery},
+    policy_file::{PolicySource, PolicySourceError, Reload},
     server::{Server, StartError, TlsError, TlsSource},
     settings::{ExposureError, Settings, SettingsError, SettingsFlags, StoreUrl, check_exposure},
-    spool::{Spool, SpoolOpenError},
+    spool::SpoolOpenError,
     store::{
-        Calls, Store, Unreported,
-        embedded::{EmbeddedStore, OpenError},
-        redis::{self, Hazards, RedisSettings, RedisStore, RedisTlsError},
+        Store,
+        embedded::OpenError,
+        redis::{self, RedisTlsError},
     },
     telemetry::{Meters, MetersError, trace::Tracing},
-    upstream::UpstreamKeySource,
 };
 
 /// How long the answers to open requests for pages are waited for at a stop.
@@ -113,6 +110,8 @@ enum ServeError {
     DecisionLog(String, io::Error),
     #[error(transparent)]
     Spool(#[from] SpoolOpenError),
+    #[error("there is no policy to serve by")]
+    Nothing,
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
     #[error("open calls did not end within {0:?} and were cut off")]
@@ -148,105 +147,62 @@ impl Serve {
         }
         check_exposure(&settings)?;
         let tls = settings.tls_files().map(TlsSource::open).transpose()?;
-        let policy = match &settings.policy {
-            Some(path) => PolicySource::open(path)?,
-            None => PolicySource::example()?,
-        };
+        let policies = Policies::open(&settings)?;
         let (decisions, _decision_log) =
             log.decisions(&settings).map_err(|(file, error)| ServeError::DecisionLog(file, error))?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let (meters, tracing) = metering::start(&settings)?;
-            let unreported = Unreported::default();
-            let outputs = Outputs { tls, decisions, meters, tracing, unreported: unreported.clone() };
+            let (meters, tracing) = metering::start(&settings, policies.all().len())?;
+            let outputs = Outputs { tls, decisions, meters, tracing };
             match &settings.store {
-                StoreUrl::Embedded { dir } => {
-                    let store =
-                        EmbeddedStore::open(dir, Clock::System)?.with_deadline(settings.store_timeout);
-                    let store = metering::timed(store, &outputs.meters);
-                    let outputs = Outputs { unreported: store.unreported(), ..outputs };
-                    let make_store = move || Ok(store.clone());
-                    serve_with(&settings, outputs, policy, Hazards::default(), make_store).await
+                StoreUrl::Embedded { .. } => {
+                    let members = members::on_disk(&settings, &policies, &outputs.meters)?;
+                    serve_with(&settings, outputs, members).await
                 }
                 StoreUrl::Redis { url, .. } => {
-                    let redis = RedisSettings {
-                        url: url.clone(),
-                        access: redis_access(&settings)?,
-                        organization: policy.policy().load().organization.id.to_string(),
-                        deadline: settings.store_timeout,
-                        layout: redis::LayoutGate::default(),
-                        unreported: unreported.clone(),
-                        replay: redis::ReplaySettings {
-                            window: settings.redis_replay_window,
-                            released: app::released(),
-                            hash_key: redis::KnownHashKey::default(),
-                        },
-                    };
-                    let store = RedisStore::connect(redis.clone(), Clock::System)?;
-                    let hazards = redis_safety::watch(store, settings.require_safe_redis).await?;
-                    let connect = move || {
-                        RedisStore::connect(redis.clone(), Clock::System)
-                            .map_err(|error| StartError::Store(error.to_string()))
-                    };
-                    serve_with(&settings, outputs, policy, hazards, connect).await
+                    let members = members::on_redis(&settings, url, &policies).await?;
+                    serve_with(&settings, outputs, members).await
                 }
             }
         })
     }
 }
 
-/// What `serve` was given besides its policy and its store.
+/// What `serve` was given besides its policies and its stores.
 struct Outputs {
     tls: Option<TlsSource>,
     decisions: DecisionOutputs,
     meters: Meters,
     tracing: Tracing,
-    /// Where the stores count reservations that ended without a report.
-    unreported: Unreported,
 }
 
-/// Serves on stores made by `make_store`: one for each core, and one for health and operators.
+/// Serves `members`, each on stores of its own: one for each core, and some for what runs beside.
 async fn serve_with<S, F>(
     settings: &Settings,
-    Outputs { tls, decisions, meters, tracing, unreported }: Outputs,
-    source: PolicySource,
-    hazards: Hazards,
-    make_store: F,
+    Outputs { tls, decisions, meters, tracing }: Outputs,
+    members: Vec<Member<F>>,
 ) -> Result<(), ServeError>
 where
     S: Store + Clone,
     F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
 {
-    let (calls, first) = (Arc::<Calls>::default(), source.policy().load_full());
-    let audit = auditing::open(settings, &first.organization.id, make_store.clone(), Arc::clone(&calls))
-        .map_err(|(file, error)| ServeError::Audit(file, error))?;
-    check_access(settings, &first)?;
-    let source = Arc::new(source);
-    let upstream = UpstreamKeySource::start(source.policy(), settings.groq_keys.clone())?;
-    // Before the policy is taken, so that a change in between is not missed.
-    let changes = source.subscribe();
-    let policy = source.policy().load_full();
-    let parts = Parts::of_settings(settings, policy, upstream.keys(), audit.clone());
-    let app = App::new(Parts {
-        calls,
-        unreported,
-        policy_status: source.subscribe(),
-        hazards,
-        decisions: parts.decisions.written_to(decisions),
-        meters: meters.clone(),
-        tracing: tracing.clone(),
-        spool: spool(settings, &first)?,
-        ..parts
-    });
-    let reloads = app.reloads();
-    if meters.is_on() {
-        tokio::spawn(app.follow_store(make_store()?));
+    let shared = auditing::open_shared(settings).map_err(|(file, error)| ServeError::Audit(file, error))?;
+    let mut begun = Vec::with_capacity(members.len());
+    for member in &members {
+        begun.push(Begun::new(settings, member, shared.as_ref())?);
     }
-    tokio::spawn(app.follow_policy(source.policy(), changes));
-    let pages = pages(&app, settings, tls.as_ref(), &make_store).await?;
-    tokio::spawn(app.deliver_alerts(make_store()?));
-    let delivery = app.deliver_spooled(make_store()?);
-    tokio::spawn(app.record_policies(make_store()?, source.policy(), source.subscribe()));
+    drop(shared);
+    let parts = begun.iter().zip(&members).map(|(begun, member)| {
+        let parts = begun.parts(settings, member)?;
+        let decisions = parts.decisions.written_to(decisions.clone());
+        Ok(Parts { decisions, meters: meters.clone(), tracing: tracing.clone(), ..parts })
+    });
+    let app = App::of_several(parts.collect::<Result<_, ServeError>>()?).ok_or(ServeError::Nothing)?;
+    let pages = pages(&app, settings, tls.as_ref(), &members).await?;
+    let mut deliveries = Vec::new();
+    for ((organization, member), begun) in app.organizations().zip(&members).zip(&begun) {
+        deliveries.extend(begun.run(organization, member, meters.is_on())?);
+    }
     let listen = Listen {
         address: settings.listen,
         threads: settings.threads.unwrap_or_else(cores),
@@ -257,32 +213,22 @@ where
     let hangup = signal(SignalKind::hangup())?;
     let terminate = signal(SignalKind::terminate())?;
     let interrupt = signal(SignalKind::interrupt())?;
-    let server = app.serve(listen, make_store)?;
-    announce(settings, &source, tls.as_ref(), server.address());
-    // The source is new, so its attempts have not been taken; if they had, a closed channel that is never ready takes over.
-    let mut attempts = source.attempts().unwrap_or_else(|| unbounded_channel().1);
-    let mut record = |attempt: PolicyAttempt| {
-        reloads.add(matches!(attempt.outcome, ReloadOutcome::Loaded { .. }));
-        auditing::record(&audit, settings, attempt);
-    };
-    run_until_told(&source, &mut record, &mut attempts, [hangup, terminate, interrupt]).await;
+    let make_stores = members.iter().map(|member| member.make_store.clone()).collect();
+    let server = app.serve_each(listen, make_stores)?;
+    let sources: Vec<_> = members.iter().map(|member| Arc::clone(&member.source)).collect();
+    announce(settings, &sources, tls.as_ref(), server.address());
+    let mut records: Vec<_> =
+        app.organizations().zip(&begun).map(|(organization, begun)| begun.record(organization)).collect();
+    run_until_told(&sources, &mut records, [hangup, terminate, interrupt]).await;
     info!(drain_timeout_seconds = settings.drain_timeout.as_secs_f64(), "stopping: open calls may end");
-    let drained = stop(&app, server, (pages, delivery), settings.drain_timeout).await;
-    // The policy is followed to the end.
-    while let Ok(attempt) = attempts.try_recv() {
-        record(attempt);
-    }
+    let drained = stop(&app, server, (pages, deliveries), settings.drain_timeout).await;
+    // The policies are followed to the end.
+    records.iter_mut().for_each(Record::rest);
     metering::end(meters, tracing).await;
-    if !audit.flush() {
+    if !begun.iter().all(|begun| begun.audit.flush()) {
         error!("the last events of the audit log may not be written: its disk does not answer");
     }
     if drained { Ok(()) } else { Err(ServeError::Drain(settings.drain_timeout)) }
-}
-
-/// Opens the spool, if there is to be one, and takes up what is in it.
-fn spool(settings: &Settings, policy: &Policy) -> Result<Option<Spool>, SpoolOpenError> {
-    let open = |dir: &PathBuf| Spool::open(dir, settings.spool_max_size, &policy.organization.id);
-    settings.spool_directory.as_ref().map(open).transpose()
 }
 
 fn cores() -> usize {
@@ -295,7 +241,7 @@ fn cores() -> usize {
 async fn stop<S: Store + Clone>(
     app: &App,
     server: Server,
-    (pages, delivery): (Option<JoinHandle<()>>, Option<SpoolDelivery<S>>),
+    (pages, deliveries): (Option<JoinHandle<()>>, Vec<SpoolDelivery<S>>),
     drain: Duration,
 ) -> bool {
     let ends = Instant::now() + drain;
@@ -310,43 +256,45 @@ async fn stop<S: Store + Clone>(
         // So that people are told what became of it. One who reads nothing is left.
         let _ = timeout(PAGES_END, pages).await;
     }
-    if let Some(delivery) = delivery {
+    for delivery in deliveries {
         delivery.flush(ends).await;
     }
     drained && changed
 }
 
 /// Serves the pages for operators, if there are to be any.
-async fn pages<S: Store + Clone>(
+async fn pages<S, F>(
     app: &App,
     settings: &Settings,
     tls: Option<&TlsSource>,
-    make_store: impl Fn() -> Result<S, StartError>,
-) -> Result<Option<JoinHandle<()>>, ServeError> {
+    members: &[Member<F>],
+) -> Result<Option<JoinHandle<()>>, ServeError>
+where
+    S: Store + Clone,
+    F: Fn() -> Result<S, StartError>,
+{
     let Some(address) = settings.admin_address() else { return Ok(None) };
     let failed = |source| ServeError::Admin { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let tls = tls.filter(|_| settings.admin_is_tls()).map(TlsSource::pages);
-    Ok(Some(tokio::spawn(app.serve_pages(listener, tls, app.door(settings)?, make_store()?))))
+    let stores = members.iter().map(|member| (member.make_store)()).collect::<Result<_, _>>()?;
+    Ok(Some(tokio::spawn(app.serve_pages_of_each(listener, tls, app.door(settings)?, stores))))
 }
 
-/// Handles signals and changes of the policy until told to stop.
-async fn run_until_told(
-    source: &Arc<PolicySource>,
-    record: &mut impl FnMut(PolicyAttempt),
-    attempts: &mut UnboundedReceiver<PolicyAttempt>,
-    signals: [Signal; 3],
-) {
+/// Handles signals and changes of the policies until told to stop.
+async fn run_until_told(sources: &[Arc<PolicySource>], records: &mut [Record], signals: [Signal; 3]) {
     let [mut hangup, mut terminate, mut interrupt] = signals;
     loop {
         tokio::select! {
-            Some(attempt) = attempts.recv() => record(attempt),
-            _ = hangup.recv() => match reload(source).await {
-                Reload::Loaded | Reload::Rejected => {}
-                Reload::BeingWritten => {
-                    warn!("SIGHUP: the policy is being written; it is taken up when its writer closes it");
+            () = Record::next(records) => {}
+            _ = hangup.recv() => for source in sources {
+                match reload(source).await {
+                    Reload::Loaded | Reload::Rejected => {}
+                    Reload::BeingWritten => {
+                        warn!("SIGHUP: the policy is being written; it is taken up when its writer closes it");
+                    }
+                    Reload::Unchanged => info!("SIGHUP: the policy is unchanged"),
                 }
-                Reload::Unchanged => info!("SIGHUP: the policy is unchanged"),
             },
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -358,21 +306,4 @@ async fn run_until_told(
 async fn reload(source: &Arc<PolicySource>) -> Reload {
     let source = Arc::clone(source);
     tokio::task::spawn_blocking(move || source.reload()).await.unwrap_or(Reload::Unchanged)
-}
-
-/// Anyone who can reach the port could ask for any team by name, so it is not opened by accident.
-fn check_access(settings: &Settings, policy: &Policy) -> Result<(), ServeError> {
-    let listen = settings.listen;
-    match (policy.access.is_some(), listen.ip().is_loopback(), settings.allow_unauthenticated_listen) {
-        (true, ..) => {}
-        (false, true, false) => warn!(
-            "development mode: the policy has no `[access]`, so every caller on this machine may ask everything"
-        ),
-        (false, _, true) => warn!(
-            address = %listen,
-            "the policy has no `[access]` and `allow_unauthenticated_listen` is set: anyone who reaches the port may ask everything"
-        ),
-        (false, false, false) => return Err(ServeError::Unauthenticated(listen)),
-    }
-    Ok(())
 }
