@@ -63,8 +63,19 @@ pub(super) struct Doctor {
     json: bool,
 }
 
-/// A probe that runs beside the others, with its subject.
-type Probe = (&'static str, Pin<Box<dyn Future<Output = Findings> + Send>>);
+/// A probe that runs beside the others.
+struct Probe {
+    subject: &'static str,
+    /// The organization that it is about, where there are several.
+    organization: Option<Arc<str>>,
+    look: Look,
+}
+
+type Look = Pin<Box<dyn Future<Output = Findings> + Send>>;
+
+/// The subjects of probes, in the order in which findings on them are told.
+const SUBJECTS: [&str; 11] =
+    ["access", "listen", "admin", "store", "tls", "files", "groq_keys", "oidc", "receivers", "otlp", "envoy"];
 
 /// What all probes look at.
 #[derive(Clone)]
@@ -101,44 +112,66 @@ impl Doctor {
 async fn examine(settings: Settings, envoy: Option<PathBuf>) -> Vec<Finding> {
     let settings = Arc::new(settings);
     let of_settings = policy::of_settings(&settings);
-    let path = settings.policy.clone();
-    let loaded = tokio::task::spawn_blocking(move || policy::load(path.as_deref()));
-    let (of_policy, policy) = match timeout(PATIENCE, loaded).await {
-        Ok(Ok(loaded)) => loaded,
-        Ok(Err(_)) | Err(_) => (late("policy"), None),
+    let read = Arc::clone(&settings);
+    let loaded = tokio::task::spawn_blocking(move || policy::load(&read));
+    let (of_policy, mut policies) = match timeout(PATIENCE, loaded).await {
+        Ok(Ok((found, policies))) => (found, policies.into_iter()),
+        Ok(Err(_)) | Err(_) => (late("policy"), Vec::new().into_iter()),
     };
-    let case = Case { settings, policy, envoy };
     let mut found = [of_settings, of_policy].map(Findings::into_vec).concat();
-    found.extend(at_once(probes(&case)).await);
+    let is_one = settings.policy_directory.is_none();
+    let of = |policy: Option<Arc<Policy>>| {
+        let organization =
+            policy.as_ref().filter(|_| !is_one).map(|policy| Arc::clone(&policy.organization.id));
+        let settings = match &organization {
+            Some(organization) => Arc::new(settings.of(organization)),
+            None => Arc::clone(&settings),
+        };
+        (Case { settings, policy, envoy: envoy.clone() }, organization)
+    };
+    let (first, organization) = of(policies.next());
+    let mut all = of_organization(&first, organization.as_ref());
+    all.extend(of_process(&first));
+    for policy in policies {
+        let (case, organization) = of(Some(policy));
+        all.extend(of_organization(&case, organization.as_ref()));
+    }
+    all.sort_by_key(|probe| SUBJECTS.iter().position(|subject| *subject == probe.subject));
+    found.extend(at_once(all).await);
     found
 }
 
-fn probes(case: &Case) -> Vec<Probe> {
-    let settings = &case.settings;
-    let mut probes: Vec<Probe> = vec![
+/// What each organization needs.
+fn of_organization(case: &Case, organization: Option<&Arc<str>>) -> Vec<Probe> {
+    let mut looks: Vec<(_, Look)> = vec![
         ("access", blocking("access", case, policy::access)),
-        ("listen", Box::pin(ports::grpc(Arc::clone(settings)))),
-        ("admin", Box::pin(ports::pages(Arc::clone(settings)))),
         ("store", Box::pin(store::probe(case.clone()))),
-        ("tls", blocking("tls", case, files::certificates)),
-        ("files", blocking("files", case, files::secrets)),
         ("groq_keys", blocking("groq_keys", case, files::groq_keys)),
         ("oidc", Box::pin(network::issuers(case.clone()))),
         ("receivers", Box::pin(network::receivers(case.clone()))),
-        ("otlp", Box::pin(network::collector(Arc::clone(settings)))),
     ];
     if case.envoy.is_some() {
-        probes.push(("envoy", blocking("envoy", case, envoy::probe)));
+        looks.push(("envoy", blocking("envoy", case, envoy::probe)));
     }
-    probes
+    let probe = |(subject, look)| Probe { subject, organization: organization.cloned(), look };
+    looks.into_iter().map(probe).collect()
+}
+
+/// What the process needs, whatever it serves.
+fn of_process(case: &Case) -> Vec<Probe> {
+    let settings = &case.settings;
+    let looks: Vec<(_, Look)> = vec![
+        ("listen", Box::pin(ports::grpc(Arc::clone(settings)))),
+        ("admin", Box::pin(ports::pages(Arc::clone(settings)))),
+        ("tls", blocking("tls", case, files::certificates)),
+        ("files", blocking("files", case, files::secrets)),
+        ("otlp", Box::pin(network::collector(Arc::clone(settings)))),
+    ];
+    looks.into_iter().map(|(subject, look)| Probe { subject, organization: None, look }).collect()
 }
 
 /// A look that waits for disks, on a thread for that.
-fn blocking(
-    subject: &'static str,
-    case: &Case,
-    look: fn(&Case, &mut Findings),
-) -> Pin<Box<dyn Future<Output = Findings> + Send>> {
+fn blocking(subject: &'static str, case: &Case, look: fn(&Case, &mut Findings)) -> Look {
     let case = case.clone();
     Box::pin(async move {
         let looked = tokio::task::spawn_blocking(move || {
@@ -153,13 +186,21 @@ fn blocking(
 /// Runs all probes at once; their findings in the order of the probes.
 async fn at_once(probes: Vec<Probe>) -> Vec<Finding> {
     let mut running = JoinSet::new();
-    for (number, (subject, probe)) in probes.into_iter().enumerate() {
-        running
-            .spawn(async move { (number, timeout(PATIENCE, probe).await.unwrap_or_else(|_| late(subject))) });
+    for (number, Probe { subject, organization, look }) in probes.into_iter().enumerate() {
+        running.spawn(async move {
+            let found = timeout(PATIENCE, look).await.unwrap_or_else(|_| late(subject)).into_vec();
+            let named = |finding: Finding| match &organization {
+                Some(organization) => {
+                    Finding { message: format!("{organization}: {}", finding.message), ..finding }
+                }
+                None => finding,
+            };
+            (number, found.into_iter().map(named).collect::<Vec<_>>())
+        });
     }
     let mut ended: Vec<_> = running.join_all().await;
     ended.sort_by_key(|(number, _)| *number);
-    ended.into_iter().flat_map(|(_, found)| found.into_vec()).collect()
+    ended.into_iter().flat_map(|(_, found)| found).collect()
 }
 
 /// What is found where a probe did not end.

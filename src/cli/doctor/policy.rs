@@ -1,11 +1,13 @@
 //! The settings and the policy, and who may ask by them.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use super::{Case, finding::Findings};
 use crate::{
     domain::policy::Policy,
-    policy_file::{EXAMPLE_POLICY, Finding, Severity, load_policy, parse_policy},
+    policy_file::{
+        EXAMPLE_POLICY, Finding, PolicyReport, Severity, load_directory, load_policy, parse_policy,
+    },
     settings::{Settings, check_exposure},
 };
 
@@ -28,17 +30,31 @@ pub(super) fn of_settings(settings: &Settings) -> Findings {
     found
 }
 
-/// The policy at `path`, and what is wrong with it.
-pub(super) fn load(path: Option<&Path>) -> (Findings, Option<Arc<Policy>>) {
+/// The policies that would be served, and what is wrong with them.
+pub(super) fn load(settings: &Settings) -> (Findings, Vec<Arc<Policy>>) {
     let mut found = Findings::on("policy");
-    let report = match path {
-        Some(path) => load_policy(path),
-        None => {
+    let reports = match (&settings.policy_directory, &settings.policy) {
+        (Some(path), _) => load_directory(path).unwrap_or_else(|error| {
+            found.error(error.to_string(), "");
+            Vec::new()
+        }),
+        (None, Some(path)) => vec![load_policy(path)],
+        (None, None) => {
             let help = "`tollgate init` writes a policy of your own; name it in `policy`";
             found.warning("the built-in example is served, for a first look only", help);
-            parse_policy(EXAMPLE_POLICY, "policy.toml")
+            vec![parse_policy(EXAMPLE_POLICY, "policy.toml")]
         }
     };
+    let mut policies = Vec::new();
+    for report in reports {
+        tell(&report, &mut found);
+        policies.extend(report.policy.map(Arc::new));
+    }
+    (found, policies)
+}
+
+/// What is wrong with one, or what it is.
+fn tell(report: &PolicyReport, found: &mut Findings) {
     for Finding { severity, file, line, column, key_path, message, help, .. } in &report.findings {
         let place = line.zip(*column).map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
         let key = if key_path.is_empty() { String::new() } else { format!("{key_path}: ") };
@@ -56,7 +72,6 @@ pub(super) fn load(path: Option<&Path>) -> (Findings, Option<Arc<Policy>>) {
             policy.organization.id, policy.revision
         ));
     }
-    (found, report.policy.map(Arc::new))
 }
 
 /// Whether the service would listen where it is told to, and who is let in.
