@@ -15,7 +15,7 @@ ARGS ?=
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo-envoy test bench bench-envoy bench-peers bench-registry bench-usage bench-console lint format-check clippy doc licences buf contract soak kustomize dist dist-check test-upgrade soak-load chaos valkey sim
+.PHONY: help run demo-envoy test bench bench-envoy bench-peers bench-registry bench-shards bench-usage bench-console lint format-check clippy doc licences buf contract soak kustomize dist dist-check test-upgrade soak-load chaos valkey sim
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -41,6 +41,9 @@ bench-registry: ## Builds for speed and measures what a change of one key costs 
 
 bench-usage: ## Builds for speed and measures a report of a year with 10,000 keys (ARGS="--days N --keys N")
 	$(CARGO) bench --locked --bench usage -- $(ARGS)
+
+bench-shards: ## Builds for speed and measures what a cluster carries with 1, 2 and 3 shards (ARGS="--turns N --seconds S")
+	$(CARGO) bench --locked --bench shards -- $(ARGS)
 
 bench-console: ## Builds as from source and measures the console's pages with 1,000 teams and 10,000 keys (ARGS="--requests N --turns N")
 	$(CARGO) build --locked --release --bin tollgate
