@@ -1,6 +1,7 @@
 //! Writing again what a server lacks of that which was acknowledged.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -79,6 +80,9 @@ impl Done {
     }
 }
 
+/// Entries that are written one after the other: those about one id, most often one.
+type Lane = Vec<Kept>;
+
 /// What became of one entry.
 enum Fate {
     Known,
@@ -100,18 +104,57 @@ impl Inner {
         if let Some(key) = self.replay.settings.hash_key.get().filter(|_| !writes.is_empty()) {
             self.hash_key(Some(&key)).await?;
         }
-        for entries in writes.chunks(TOGETHER).chain(others.chunks(TOGETHER)) {
-            for fate in each(entries.iter().map(|kept| self.one_again(kept))).await {
-                done.entries += 1;
-                match fate {
-                    Ok(Fate::Known) => {}
-                    Ok(Fate::Reserved) => done.reservations += 1,
-                    Ok(Fate::Settled) => done.settlements += 1,
-                    Ok(Fate::Changed) => done.changes += 1,
-                    Err(StoreError::Overflow | StoreError::Corrupt) => done.left_out += 1,
-                    Err(error) => return Err(error),
-                }
+        let writes: Vec<Lane> = writes.into_iter().map(|write| vec![write]).collect();
+        let others = self.lanes(others);
+        for lanes in writes.chunks(TOGETHER).chain(others.chunks(TOGETHER)) {
+            for written in each(lanes.iter().map(|lane| self.lane_again(lane))).await {
+                done.add(&written?);
             }
+        }
+        Ok(done)
+    }
+
+    /// Entries by their ids, in the order in which each id first came.
+    fn lanes(&self, entries: Vec<Kept>) -> Vec<Lane> {
+        let (mut lanes, mut places) = (Vec::<Lane>::new(), HashMap::new());
+        for kept in entries {
+            let place = kept.id().map(|id| *places.entry(id).or_insert(lanes.len()));
+            match place.and_then(|place| lanes.get_mut(place)) {
+                Some(lane) => lane.push(kept),
+                None => lanes.push(vec![kept]),
+            }
+        }
+        // What was released makes room for what was reserved since, and that has the id before what is settled beside it.
+        lanes.iter_mut().for_each(|lane| lane.sort_by_key(|kept| self.rank(kept)));
+        lanes
+    }
+
+    fn rank(&self, kept: &Kept) -> u8 {
+        match kept {
+            Kept::Settlement(call) if self.is_released(&call.settle.note) => 0,
+            Kept::Reservation(_) | Kept::Write(_) => 1,
+            Kept::Settlement(_) => 2,
+        }
+    }
+
+    /// Whether a settlement with this note leaves its id free.
+    fn is_released(&self, note: &Bytes) -> bool {
+        let released = &self.replay.settings.released;
+        !released.is_empty() && note == released
+    }
+
+    async fn lane_again(self: &Arc<Self>, lane: &Lane) -> Result<Done, StoreError> {
+        let mut done = Done::default();
+        for kept in lane {
+            match self.one_again(kept).await {
+                Ok(Fate::Known) => {}
+                Ok(Fate::Reserved) => done.reservations += 1,
+                Ok(Fate::Settled) => done.settlements += 1,
+                Ok(Fate::Changed) => done.changes += 1,
+                Err(StoreError::Overflow | StoreError::Corrupt) => done.left_out += 1,
+                Err(error) => return Err(error),
+            }
+            done.entries += 1;
         }
         Ok(done)
     }
@@ -134,17 +177,23 @@ impl Inner {
         }
     }
 
-    /// Makes a reservation again if there is none under its id: its settlement is still to come.
+    /// Makes a reservation again if there is none under its id, or another one that was released: its settlement is still to come.
     async fn reserve_again(self: &Arc<Self>, reserve: &Reserve) -> Result<Fate, StoreError> {
-        if self.find_stored(reserve.id).await?.is_some() {
-            return Ok(Fate::Known);
-        }
+        let replaces = match self.find_stored(reserve.id).await? {
+            None => Bytes::new(),
+            Some(found) if is_same(&found, reserve.fingerprint, &reserve.note) => return Ok(Fate::Known),
+            Some(Record { settlement: Some(settlement), .. }) if self.is_released(&settlement.note) => {
+                settlement.note
+            }
+            // The request was repeated since, and that attempt holds what it needs.
+            Some(_) => return Ok(Fate::Known),
+        };
         let again = Arc::new(Reserve {
             may_repeat: true,
             holds: without_limits(&reserve.holds),
             gates: Vec::new(),
             valid: Timestamp(0)..Timestamp(MAX_AMOUNT),
-            replaces: Bytes::new(),
+            replaces,
             ..reserve.clone()
         });
         self.granted(&again).await.map(|is_new| if is_new { Fate::Reserved } else { Fate::Known })
@@ -153,13 +202,12 @@ impl Inner {
     /// Settles again what is not settled, with its reservation if that is missing as well.
     async fn settle_again(self: &Arc<Self>, call: &SettleCall) -> Result<Fate, StoreError> {
         let (settle, released) = (&call.settle, &self.replay.settings.released);
-        let is_released = |note: &Bytes| !released.is_empty() && note == released;
-        let is_release = is_released(&settle.note);
+        let is_release = self.is_released(&settle.note);
         let found = self.find_stored(settle.id).await?;
         let (id, replaces) = match &found {
             // A release is kept as well: another replica may be about to make the reservation again.
             None => (settle.id, Bytes::new()),
-            Some(found) if is_same(found, &settle.record) => {
+            Some(found) if is_same(found, settle.record.fingerprint, &settle.record.note) => {
                 if found.settlement.is_some() {
                     return Ok(Fate::Known);
                 }
@@ -168,7 +216,7 @@ impl Inner {
             // What it gave back is not taken here.
             Some(_) if is_release => return Ok(Fate::Known),
             Some(found)
-                if found.settlement.as_ref().is_some_and(|settlement| is_released(&settlement.note)) =>
+                if found.settlement.as_ref().is_some_and(|settlement| self.is_released(&settlement.note)) =>
             {
                 (settle.id, released.clone())
             }
@@ -253,9 +301,9 @@ impl Inner {
     }
 }
 
-/// Whether it is the reservation of which `record` is a copy, and no other that had its id since or before: the note names the attempt.
-fn is_same(found: &Record, record: &Record) -> bool {
-    found.fingerprint == record.fingerprint && found.note == record.note
+/// Whether it is the reservation with this fingerprint and note, and no other that had its id since or before: the note names the attempt.
+fn is_same(found: &Record, fingerprint: u64, note: &Bytes) -> bool {
+    found.fingerprint == fingerprint && found.note == *note
 }
 
 /// Holds that fit whatever others hold: they were granted before.

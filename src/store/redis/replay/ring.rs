@@ -43,18 +43,30 @@ pub(in crate::store::redis) enum Kept {
     Write(Arc<Write>),
 }
 
-/// What an entry is about.
+/// What an entry is about. The attempts of a request share its id, and each has a note of its own.
 #[derive(PartialEq, Eq, Hash)]
 enum Subject<'k> {
-    Reservation(ReservationId),
+    Attempt(ReservationId, u64, &'k [u8]),
     Record(&'k str),
 }
 
 impl Kept {
+    /// The id that it is about, if it is about one.
+    pub(super) fn id(&self) -> Option<ReservationId> {
+        match self {
+            Self::Reservation(reserve) => Some(reserve.id),
+            Self::Settlement(call) => Some(call.settle.id),
+            Self::Write(_) => None,
+        }
+    }
+
     fn subject(&self) -> Subject<'_> {
         match self {
-            Self::Reservation(reserve) => Subject::Reservation(reserve.id),
-            Self::Settlement(call) => Subject::Reservation(call.settle.id),
+            Self::Reservation(reserve) => Subject::Attempt(reserve.id, reserve.fingerprint, &reserve.note),
+            Self::Settlement(call) => {
+                let Settle { id, record, .. } = &call.settle;
+                Subject::Attempt(*id, record.fingerprint, &record.note)
+            }
             Self::Write(write) => Subject::Record(&write.name),
         }
     }
@@ -149,12 +161,18 @@ impl Ring {
         expired
     }
 
-    /// The last entry about each subject, of those with this number or a later one, in their order.
+    /// The last entry about each subject, of those with this number or a later one, in their order. The settlement of an attempt counts more
+    /// than its reservation, whichever answer came first.
     pub(super) fn latest(&self, from: u64) -> Vec<Kept> {
         let earlier = usize::try_from(from.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let entries = || self.entries.iter().skip(earlier);
+        let settlements = entries().filter(|kept| matches!(kept, Kept::Settlement(_)));
+        let settled: HashSet<_> = settlements.map(Kept::subject).collect();
+        let counts =
+            |kept: &&Kept| !matches!(kept, Kept::Reservation(_)) || !settled.contains(&kept.subject());
         let mut seen = HashSet::new();
-        let entries = self.entries.iter().skip(earlier).rev();
-        let mut latest: Vec<_> = entries.filter(|kept| seen.insert(kept.subject())).cloned().collect();
+        let latest = entries().rev().filter(counts).filter(|kept| seen.insert(kept.subject()));
+        let mut latest: Vec<_> = latest.cloned().collect();
         latest.reverse();
         latest
     }

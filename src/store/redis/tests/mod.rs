@@ -10,6 +10,7 @@ mod layout;
 mod queue;
 mod records;
 mod replay;
+mod replay_attempts;
 mod replicas;
 mod scripts;
 pub(crate) mod server;

@@ -14,7 +14,7 @@ const RELEASED: &[u8] = b"released";
 const APPENDS: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 const TAKEN: [(&str, CounterKind); 2] = [("w", WINDOW), ("b", BUDGET)];
 
-fn keeping(seconds: u64) -> ReplaySettings {
+pub(super) fn keeping(seconds: u64) -> ReplaySettings {
     let released = Bytes::from_static(RELEASED);
     ReplaySettings { window: Duration::from_secs(seconds), released, ..ReplaySettings::default() }
 }
@@ -28,7 +28,7 @@ async fn caught_up(store: &RedisStore) {
 }
 
 /// The request of `id`, as its attempt with this number.
-fn attempt(id: u8, number: u8, amount: u64) -> Reserve {
+pub(super) fn attempt(id: u8, number: u8, amount: u64) -> Reserve {
     let holds = vec![hold("w", WINDOW, 1_000, 0, amount), hold("b", BUDGET, 100_000, amount, 2 * amount)];
     let note = Bytes::from(vec![7, number]);
     let (gates, replaces) = (Vec::new(), Bytes::from_static(RELEASED));
@@ -36,23 +36,23 @@ fn attempt(id: u8, number: u8, amount: u64) -> Reserve {
 }
 
 /// The settlement of a request with this reservation.
-fn used(record: Record, id: u8, cost: u64) -> Settle {
+pub(super) fn used(record: Record, id: u8, cost: u64) -> Settle {
     let lines = vec![line("t", "m", cost), line("", "m", cost)];
     Settle { lines, ..settlement(record, id, vec![1, cost]) }
 }
 
-fn release(record: Record, id: u8) -> Settle {
+pub(super) fn release(record: Record, id: u8) -> Settle {
     Settle { note: Bytes::from_static(RELEASED), ..settlement(record, id, vec![0, 0]) }
 }
 
-async fn made(store: &RedisStore, reserve: Reserve) -> Record {
+pub(super) async fn made(store: &RedisStore, reserve: Reserve) -> Record {
     let id = reserve.id;
     assert!(matches!(store.reserve(reserve).await, Ok(Reserved::Granted { .. })));
     store.find(id).await.unwrap().unwrap()
 }
 
 /// All that the books say: the counters, the rows, and of each id whether it is open, and the note of its settlement.
-async fn books(
+pub(super) async fn books(
     store: &RedisStore,
     ids: u8,
 ) -> (Vec<CounterState>, Option<(u64, u64)>, Vec<Option<Option<Bytes>>>) {

@@ -1,0 +1,94 @@
+//! What is kept of the attempts of one request, and what becomes of it on a server that knows another of them, or none.
+
+use super::{
+    replay::{attempt, books, keeping, made, release, used},
+    server::{Server, until_up},
+    *,
+};
+use crate::store::redis::replay::Kept;
+
+/// A store that keeps what is acknowledged to it, and one on another server, which forgot it.
+struct Two {
+    keeps: RedisStore,
+    forgot: RedisStore,
+    _servers: [Server; 2],
+}
+
+impl Two {
+    async fn start() -> Option<Self> {
+        let servers = [Server::start()?, Server::start()?];
+        let clock = || Clock::Manual(ManualClock::new(NOW));
+        let keeps = servers[0].store_keeping("acme", clock(), keeping(600));
+        let forgot = servers[1].store_keeping("acme", clock(), keeping(0));
+        for store in [&keeps, &forgot] {
+            until_up(store).await;
+        }
+        Some(Self { keeps, forgot, _servers: servers })
+    }
+
+    /// The server that forgot forgets all of it.
+    async fn empty(&self) {
+        self.forgot.0.connection.run(&redis::cmd("FLUSHALL")).await.unwrap();
+    }
+
+    /// Writes again what is kept; returns the budget.
+    async fn after(&self, kept: Vec<Kept>) -> CounterState {
+        self.forgot.0.write_again(kept).await.unwrap();
+        books(&self.forgot, 2).await.0[1]
+    }
+}
+
+const fn budget(used: u64, settled: u64, open: u64) -> CounterState {
+    CounterState { used, settled, open }
+}
+
+/// A server lost all of a request, which was settled, and the request was repeated there before the settlement was booked again.
+#[tokio::test]
+async fn a_repeat_does_not_hide_what_was_settled_before() {
+    let Some(two) = Two::start().await else { return };
+    let record = made(&two.keeps, attempt(1, 1, 5)).await;
+    two.keeps.settle(used(record, 1, 9)).await.unwrap();
+    let again = attempt(1, 2, 4);
+    made(&two.forgot, again.clone()).await;
+    two.keeps.0.replay.reserved(&Arc::new(again));
+    assert_eq!(two.after(two.keeps.0.kept()).await, budget(9 + 3 * 4, 9, 1));
+    assert_eq!(two.after(two.keeps.0.kept()).await, budget(9 + 3 * 4, 9, 1), "once");
+}
+
+/// The answer to a release may come later than that to the reservation that took its place.
+#[tokio::test]
+async fn a_release_does_not_hide_what_was_reserved_since() {
+    let Some(two) = Two::start().await else { return };
+    let first = made(&two.keeps, attempt(1, 1, 5)).await;
+    let SettleOutcome::Settled(released) = two.keeps.settle(release(first.clone(), 1)).await.unwrap() else {
+        panic!("it is settled")
+    };
+    made(&two.keeps, attempt(1, 2, 4)).await;
+    let call = Arc::new(two.keeps.0.settle_call(release(first.clone(), 1), false));
+    two.keeps.0.replay.settled(&call, &SettleOutcome::AlreadySettled(released));
+    // Nothing; the first, open; the first, released.
+    for known in 0..3 {
+        two.empty().await;
+        if known > 0 {
+            let first = made(&two.forgot, attempt(1, 1, 5)).await;
+            if known == 2 {
+                two.forgot.settle(release(first, 1)).await.unwrap();
+            }
+        }
+        for _ in 0..2 {
+            assert_eq!(two.after(two.keeps.0.kept()).await, budget(3 * 4, 0, 1), "{known}");
+        }
+        let found = two.forgot.find(ReservationId([1; 16])).await.unwrap().unwrap();
+        assert_eq!(found.note, attempt(1, 2, 4).note, "{known}");
+    }
+}
+
+/// The settlement of an attempt counts, whichever answer came first.
+#[tokio::test]
+async fn a_reservation_does_not_hide_its_settlement() {
+    let Some(two) = Two::start().await else { return };
+    let record = made(&two.keeps, attempt(1, 1, 5)).await;
+    two.keeps.settle(used(record, 1, 9)).await.unwrap();
+    two.keeps.0.replay.reserved(&Arc::new(attempt(1, 1, 5)));
+    assert_eq!(two.after(two.keeps.0.kept()).await, budget(9, 9, 0));
+}
