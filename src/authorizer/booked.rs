@@ -3,13 +3,15 @@
 use tracing::error;
 
 use super::{
-    CrossedAlert, Failure, budgets,
+    Authorizer, CrossedAlert, Failure, budgets,
+    charge::{self, Charge},
     receipt::{self, Receipt},
     report::Report,
     ticket::Ticket,
 };
 use crate::{
     domain::{
+        Timestamp,
         budget::BudgetState,
         limit::Limit,
         money::NanoUsd,
@@ -17,8 +19,11 @@ use crate::{
         request::Outcome,
         snapshot::Snapshot,
     },
-    store::{Record, ReservationId, SettleOutcome, Settlement},
+    store::{Record, ReservationId, Settle, SettleOutcome, Settlement, Store},
 };
+
+/// Budgets with thresholds, and their places among the counters of a settlement.
+type Watched<'p> = Vec<(usize, &'p Limit)>;
 
 /// Usage as booked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,4 +115,62 @@ pub(super) fn booked(
         alerts: budgets::crossed(watched, settlement),
         warnings: Vec::new(),
     })
+}
+
+impl<S: Store + Clone> Authorizer<S> {
+    /// What books a report, but for what it does to a cooldown; and the budgets whose thresholds it may cross.
+    pub(super) fn settle_of<'s>(
+        &self,
+        snapshot: &'s Snapshot,
+        (id, record): (ReservationId, &Record),
+        (ticket, report): (&Ticket, &Report),
+        charge: &Charge<'_>,
+    ) -> Result<(Settle, Watched<'s>), Failure> {
+        let policy = &*snapshot.policy;
+        let extras = budgets::extras(snapshot, ticket, &record.holds, charge.cost.nanos());
+        let watched = budgets::watched(snapshot, ticket, &record.holds, &extras);
+        let hour = self.hour_of(policy, ticket.day, report.decided_at(record));
+        let settle = Settle {
+            id,
+            record: record.clone(),
+            actual: ticket.quantities.iter().map(|quantity| charge.of_quantity(*quantity)).collect(),
+            extras,
+            thresholds: budgets::thresholds(&watched),
+            lines: charge.rows(ticket, hour),
+            max_rows: policy.reports.max_rows(),
+            cooldown: None,
+            keep_ms: report.keep_ms(),
+            note: Receipt::new(charge.cost, report.digest()).to_note()?,
+        };
+        Ok((settle, watched))
+    }
+
+    /// Has the store keep a settlement of which a repeat is told: a failover may forget it. One that cannot be told from this report is not
+    /// kept, and that is no reason not to answer.
+    pub(super) fn keep_settled(
+        &self,
+        snapshot: &Snapshot,
+        (id, record): (ReservationId, &Record),
+        (ticket, report): (&Ticket, &Report),
+    ) {
+        let at = report.decided_at(record);
+        let charge = Charge::of(ticket, report.usage.as_ref(), report.outcome, &snapshot.policy.tools, at);
+        let charge = charge.map(|charge| charge.degraded(report.in_outage.is_some()));
+        let settle =
+            charge.and_then(|charge| self.settle_of(snapshot, (id, record), (ticket, report), &charge));
+        if let Ok((settle, _)) = settle {
+            self.store.found_settled(settle);
+        }
+    }
+
+    /// Which hour of its day a request was made in.
+    fn hour_of(&self, policy: &Policy, day: u32, at: Timestamp) -> u8 {
+        let today = self.today(policy, at);
+        let start = match today.day_number() == day {
+            true => Some(today.day.start),
+            // The zone was changed since.
+            false => policy.calendar.start_of_day(day),
+        };
+        start.map_or(0, |start| charge::hour_of(start, at))
+    }
 }

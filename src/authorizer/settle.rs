@@ -6,9 +6,9 @@ use super::{
     ATTEMPTS, Authorizer, Failure,
     booked::{Booked, booked, check_repeat, first_or_repeat, repeated},
     budgets,
-    charge::{self, Charge},
+    charge::Charge,
     cooldowns,
-    receipt::{self, Receipt, was_released},
+    receipt::{self, was_released},
     report::{KEEP_SETTLED_MS, Report},
     ticket::{self, Ticket},
     unreserved::{self, Bounds},
@@ -21,9 +21,7 @@ use crate::{
         decision::Violation,
         holds::Holds,
         limit::Quantity,
-        plan,
-        policy::Policy,
-        rbac,
+        plan, rbac,
         request::{Outcome, Unreserved, Usage},
         snapshot::Snapshot,
     },
@@ -305,6 +303,7 @@ impl<S: Store + Clone> Authorizer<S> {
         if let Some(settlement) = &record.settlement {
             check_repeat(settlement, report)?;
             let booked = repeated(snapshot, id, &ticket, &record, settlement)?;
+            self.keep_settled(snapshot, (id, &record), (&ticket, report));
             self.count_booked((policy, &ticket), report, false, None);
             self.log_booked((policy, &ticket), &booked, report, false);
             return Ok(Some(booked));
@@ -312,9 +311,6 @@ impl<S: Store + Clone> Authorizer<S> {
         let at = report.decided_at(&record);
         let charge = Charge::of(&ticket, report.usage.as_ref(), report.outcome, &policy.tools, at)?
             .degraded(report.in_outage.is_some());
-        let extras = budgets::extras(snapshot, &ticket, &record.holds, charge.cost.nanos());
-        let watched = budgets::watched(snapshot, &ticket, &record.holds, &extras);
-        let thresholds = budgets::thresholds(&watched);
         let has_expired = report.is_late(&record, self.store.now());
         let (cooldown, warning) = match report.is_news() {
             true => {
@@ -323,19 +319,8 @@ impl<S: Store + Clone> Authorizer<S> {
             false => (None, None),
         };
         let (closed, opened) = cooldowns::gates_of(cooldown.as_ref());
-        let hour = self.hour_of(policy, ticket.day, at);
-        let settle = Settle {
-            id,
-            record: record.clone(),
-            actual: ticket.quantities.iter().map(|quantity| charge.of_quantity(*quantity)).collect(),
-            extras,
-            thresholds,
-            lines: charge.rows(&ticket, hour),
-            max_rows: policy.reports.max_rows(),
-            cooldown,
-            keep_ms: report.keep_ms(),
-            note: Receipt::new(charge.cost, report.digest()).to_note()?,
-        };
+        let (settle, watched) = self.settle_of(snapshot, (id, &record), (&ticket, report), &charge)?;
+        let settle = Settle { cooldown, ..settle };
         let settled = match source {
             Source::Found => Some(self.store.settle(settle).await?),
             Source::Recalled => self.store.settle_recalled(settle).await?,
@@ -375,16 +360,5 @@ impl<S: Store + Clone> Authorizer<S> {
         let freed = held.filter(|((hold, _), quantity)| actual(**quantity) < hold.amount());
         let freed = freed.map(|((hold, used), _)| (hold.counter, used));
         self.shared.queue.freed(freed.chain(gate.iter().map(|gate| (gate, None))));
-    }
-
-    /// Which hour of its day a request was made in.
-    fn hour_of(&self, policy: &Policy, day: u32, at: Timestamp) -> u8 {
-        let today = self.today(policy, at);
-        let start = match today.day_number() == day {
-            true => Some(today.day.start),
-            // The zone was changed since.
-            false => policy.calendar.start_of_day(day),
-        };
-        start.map_or(0, |start| charge::hour_of(start, at))
     }
 }

@@ -168,9 +168,9 @@ impl<S: Registry + Usage> Keys<S> {
     /// If it is not possible.
     pub async fn revoke_key(&self, name: &str) -> Result<ChangedKey, KeyError> {
         self.follower.read().await?;
-        let (key, stored) = self.stored_key(name)?;
-        if stored.record.revoked_at.is_some() {
-            return Ok(ChangedKey { key, before: None });
+        let found = self.stored_key(name)?;
+        if found.1.record.revoked_at.is_some() {
+            return Ok(self.found(found));
         }
         let revoke = |record: &mut KeyRecord, _: &Uses, now| {
             record.revoked_at = Some(now);
@@ -182,7 +182,7 @@ impl<S: Registry + Usage> Keys<S> {
                 Ok(changed)
             }
             // Another caller revoked it in between.
-            Err(KeyError::Revoked(_)) => Ok(ChangedKey { key: self.stored_key(name)?.0, before: None }),
+            Err(KeyError::Revoked(_)) => Ok(self.found(self.stored_key(name)?)),
             Err(error) => Err(error),
         }
     }
@@ -251,8 +251,8 @@ impl<S: Registry + Usage> Keys<S> {
             let mut record = (*stored.record).clone();
             let done = change(&mut record, &uses, self.follower.store().now())?;
             if record == *stored.record {
-                let key = Arc::new(VirtualKey::created(stored.version, stored.record));
-                return Ok((ChangedKey { key, before: None }, done));
+                let key = Arc::new(VirtualKey::created(stored.version, Arc::clone(&stored.record)));
+                return Ok((self.found((key, stored)), done));
             }
             if let Some(version) = self.write_key(&record, stored.version).await? {
                 let key = Arc::new(VirtualKey::created(version, Arc::new(record)));
@@ -260,6 +260,15 @@ impl<S: Registry + Usage> Keys<S> {
             }
         }
         Err(KeyError::Changed(name.into()))
+    }
+
+    /// A key that was found as it was to be, which the store keeps. A record that cannot be written is not kept, and is right nonetheless.
+    fn found(&self, (key, stored): (Arc<VirtualKey>, StoredKey)) -> ChangedKey {
+        if let Ok(value) = entry::to_bytes(&*stored.record) {
+            let name = format!("{KEY}{}", stored.record.name).into();
+            self.follower.store().registry_found(&name, stored.version, value.into());
+        }
+        ChangedKey { key, before: None }
     }
 
     /// Writes a record over the version `expected`; `None`: the record has another version.

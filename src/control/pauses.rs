@@ -161,18 +161,25 @@ impl<S: Registry> Pauses<S> {
             let (version, before) = self.follower.live().registry.pause(target);
             let after = change(before.as_ref())?;
             let done = PauseChange { before, after };
+            let value = done.after.as_deref().map_or(Ok(Bytes::new()), record)?;
             if done.changes_nothing() {
+                self.follower.store().registry_found(&name, version, value);
                 return Ok(done);
             }
-            let value = done.after.as_deref().map_or(Ok(Bytes::new()), record)?;
-            let written = self.follower.store().registry_write(Arc::clone(&name), version, value).await;
+            let written =
+                self.follower.store().registry_write(Arc::clone(&name), version, value.clone()).await;
             // In force before it is answered. If it cannot be read now, the follower will do it.
             let read = self.follower.read().await;
             match written {
                 Ok(RegistryWritten::Written { .. }) => return Ok(done),
                 Ok(RegistryWritten::Conflict { .. }) => {}
                 // It may have been written nonetheless.
-                Err(_) if read.is_ok() && self.follower.live().registry.pause(target).1 == done.after => {
+                Err(_)
+                    if read.is_ok()
+                        && let (version, found) = self.follower.live().registry.pause(target)
+                        && found == done.after =>
+                {
+                    self.follower.store().registry_found(&name, version, value);
                     return Ok(done);
                 }
                 Err(error) => return Err(PauseError::Unwritten(error)),

@@ -41,6 +41,10 @@ pub trait Ledger: Backend {
         async { settled.await.map(Some) }
     }
 
+    /// Takes note that a caller is told of the settlement in the record of `settle`, which was found and which `settle` repeats. A store that
+    /// may forget what it acknowledged keeps it, if it is the same; others do nothing.
+    fn found_settled(&self, _settle: Settle) {}
+
     /// The states of counters, in the given order. A counter that was never touched is all zero.
     fn counters(
         &self,

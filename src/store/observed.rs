@@ -249,6 +249,10 @@ impl<S: Ledger> Ledger for Observed<S> {
         self.calls.ended(StoreCall::Settle, started, self.store.settle_recalled(settle).await)
     }
 
+    fn found_settled(&self, settle: Settle) {
+        self.store.found_settled(settle);
+    }
+
     async fn counters(&self, keys: Vec<(CounterKey, CounterKind)>) -> Result<Vec<CounterState>, StoreError> {
         let started = Instant::now();
         self.calls.ended(StoreCall::Counters, started, self.store.counters(keys).await)
@@ -310,6 +314,10 @@ impl<S: Registry> Registry for Observed<S> {
         let started = Instant::now();
         let answer = self.store.registry_write(name, expected_version, value).await;
         self.calls.ended(StoreCall::RegistryWrite, started, answer)
+    }
+
+    fn registry_found(&self, name: &Arc<str>, version: u64, value: Bytes) {
+        self.store.registry_found(name, version, value);
     }
 
     async fn hash_key(&self, proposed: Option<[u8; 32]>) -> Result<Option<[u8; 32]>, StoreError> {

@@ -27,6 +27,10 @@ pub trait Registry: Backend {
         value: Bytes,
     ) -> impl Future<Output = Result<RegistryWritten, StoreError>> + Send;
 
+    /// Takes note that a caller is told that the record `name` is as it was to be: it was found with this version and value, and not written. A
+    /// store that may forget what it acknowledged keeps it; others do nothing.
+    fn registry_found(&self, _name: &Arc<str>, _version: u64, _value: Bytes) {}
+
     /// The key that secrets are hashed with, one for all organizations of the store. Where there is none, it is `proposed` from now
     /// on; all callers get the key of the first proposal. It is not in the registry and raises no number of it, as it changes no
     /// decision. Durable before it answers.

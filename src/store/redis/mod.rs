@@ -266,6 +266,10 @@ impl Ledger for RedisStore {
         self.0.settle(settle, true).await
     }
 
+    fn found_settled(&self, settle: Settle) {
+        self.0.found_settled(settle);
+    }
+
     async fn counters(&self, keys: Vec<(CounterKey, CounterKind)>) -> Result<Vec<CounterState>, StoreError> {
         self.0.counters(&keys).await
     }
@@ -316,6 +320,10 @@ impl Registry for RedisStore {
         value: Bytes,
     ) -> Result<RegistryWritten, StoreError> {
         self.0.registry_write(&name, expected_version, &value).await
+    }
+
+    fn registry_found(&self, name: &Arc<str>, version: u64, value: Bytes) {
+        self.0.replay.found(name, version, &value);
     }
 
     async fn hash_key(&self, proposed: Option<[u8; 32]>) -> Result<Option<[u8; 32]>, StoreError> {

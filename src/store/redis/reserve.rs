@@ -117,8 +117,10 @@ impl Inner {
     pub(super) async fn reserve(self: &Arc<Self>, reserve: Reserve) -> Result<Reserved, StoreError> {
         let reserve = Arc::new(reserve);
         let reserved = self.reserve_in_time(&reserve).await?;
-        if matches!(reserved, Reserved::Granted { .. }) && !reserve.dry_run {
-            self.replay.reserved(&reserve);
+        match &reserved {
+            Reserved::Granted { .. } if !reserve.dry_run => self.replay.reserved(&reserve),
+            Reserved::Repeated(record) => self.replay.repeated(&reserve, record, self.time.now().wall),
+            Reserved::Granted { .. } | Reserved::Refused { .. } | Reserved::OutOfDate { .. } => {}
         }
         Ok(reserved)
     }

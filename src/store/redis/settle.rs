@@ -102,6 +102,14 @@ impl Inner {
         Ok(outcome)
     }
 
+    /// Keeps a settlement that was found, and of which a caller is told.
+    pub(super) fn found_settled(&self, mut settle: Settle) {
+        if let Some(settlement) = settle.record.settlement.take() {
+            let call = Arc::new(SettleCall { settle, record: None, is_recalled: false });
+            self.replay.settled(&call, &SettleOutcome::AlreadySettled(settlement));
+        }
+    }
+
     /// Settles a reservation, with others that are settled now.
     pub(super) async fn settle_once(
         self: &Arc<Self>,

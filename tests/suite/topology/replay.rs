@@ -4,12 +4,13 @@ use std::{fs::OpenOptions, path::Path, sync::atomic::Ordering};
 
 use tempfile::TempDir;
 use tollgate::rpc::proto::{
-    PauseRequest, PauseTarget, Reason, pause_service_client::PauseServiceClient, pause_target::Target,
+    AuthorizeRequest, PauseRequest, PauseTarget, Reason, pause_service_client::PauseServiceClient,
+    pause_target::Target,
 };
 
 use super::{COST, Fleet, MODEL, serve, serve_keeping, spent};
 use crate::{
-    harness::{Process, StoreKind, chat, connect, eventually, organization},
+    harness::{Process, StoreKind, chat, connect, eventually, organization, used},
     redis_server::RedisServer,
 };
 
@@ -96,6 +97,41 @@ async fn an_empty_redis_gets_what_is_kept() {
         answer.violations.first().is_some_and(|violation| violation.reason() == Reason::Paused)
     })
     .await;
+}
+
+/// A replica answers repeats of what another one made, which dies, and Redis forgets it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_repeat_was_told_outlives_the_replica_that_did_it() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let (mut redis, directories) = (RedisServer::start(), [TempDir::new().unwrap(), TempDir::new().unwrap()]);
+    let organization = organization();
+    let one = serve(&directories[0], &organization, &redis.url()).await;
+    let other = serve(&directories[1], &organization, &redis.url()).await;
+    let mut clients = [one.client().await, other.client().await];
+    let request = |id: &str| AuthorizeRequest { request_id: id.to_owned(), ..chat("a", MODEL, 100, 50) };
+    let settled = clients[0].authorize(request("settled")).await.unwrap().into_inner().reservation_id;
+    let mut open = Vec::new();
+    for client in &mut clients {
+        open.push(client.authorize(request("open")).await.unwrap().into_inner().reservation_id);
+        client.record_usage(used(&settled, 100, 50)).await.unwrap();
+    }
+    assert_eq!(open[0], open[1]);
+    for process in [&one, &other] {
+        let mut pauses = PauseServiceClient::new(connect(process.address()).await);
+        let target = Some(PauseTarget { target: Some(Target::Team("a".to_owned())) });
+        pauses.pause(PauseRequest { target, reason: "an incident".to_owned() }).await.unwrap();
+    }
+    one.kill();
+    redis.kill();
+    assert!(redis.restart());
+    eventually("it says so", async || replays(&other).contains("changes=1")).await;
+    assert_eq!(spent(&other).await, COST);
+    clients[1].record_usage(used(&open[1], 100, 50)).await.unwrap();
+    assert_eq!(spent(&other).await, 2 * COST);
+    let denied = clients[1].authorize(request("another")).await.unwrap().into_inner();
+    assert_eq!(denied.violations[0].reason(), Reason::Paused);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ mod ring;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -22,8 +22,9 @@ use self::ring::Ring;
 pub(super) use self::ring::{Kept, Write};
 use super::{Inner, bytes, script, settle::SettleCall};
 use crate::{
+    domain::Timestamp,
     runtime::Entropy,
-    store::{Reserve, SettleOutcome, StoreError},
+    store::{Record, Reserve, SettleOutcome, StoreError},
 };
 
 /// How often the generation is read while nothing seems to have changed.
@@ -124,6 +125,25 @@ impl Replay {
         }
     }
 
+    /// Keeps the reservation that answers a repeat of its request: the core that made it may be gone.
+    pub(super) fn repeated(&self, reserve: &Reserve, record: &Record, now: Timestamp) {
+        // Else the caller is told that the request is over, or another one.
+        let answers = record.fingerprint == reserve.fingerprint
+            && record.settlement.is_none()
+            && now < record.expires_at;
+        if answers && self.is_on() {
+            self.ring().push(Kept::Reservation(Arc::new(Reserve {
+                may_repeat: true,
+                holds: record.holds.clone(),
+                gates: Vec::new(),
+                ttl_ms: record.expires_at.since(record.reserved_at).max(1),
+                note: record.note.clone(),
+                dry_run: false,
+                ..reserve.clone()
+            })));
+        }
+    }
+
     /// Keeps a settlement, also one that repeats another: it is acknowledged as well.
     pub(super) fn settled(&self, call: &Arc<SettleCall>, outcome: &SettleOutcome) {
         let is_ours = match outcome {
@@ -141,6 +161,19 @@ impl Replay {
         if self.is_on() {
             let (name, value) = (Arc::clone(name), value.into());
             self.ring().push(Kept::Write(Arc::new(Write::new(name, version, value))));
+        }
+    }
+
+    /// Keeps a record of the registry that was found as it was to be.
+    pub(super) fn found(&self, name: &Arc<str>, version: u64, value: &[u8]) {
+        if version == 0 || !self.is_on() {
+            return;
+        }
+        let mut ring = self.ring();
+        // This core may have written it since it was found.
+        let is_later = |last: &Write| last.version.load(Ordering::Relaxed) > version;
+        if !ring.last_write(name).is_some_and(is_later) {
+            ring.push(Kept::Write(Arc::new(Write::new(Arc::clone(name), version, value.into()))));
         }
     }
 

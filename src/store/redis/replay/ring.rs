@@ -177,6 +177,14 @@ impl Ring {
         latest
     }
 
+    /// The last write of the record with this name. Goes through all entries, for what people do.
+    pub(super) fn last_write(&self, name: &str) -> Option<&Write> {
+        self.entries.iter().rev().find_map(|kept| match kept {
+            Kept::Write(write) if *write.name == *name => Some(&**write),
+            Kept::Write(_) | Kept::Reservation(_) | Kept::Settlement(_) => None,
+        })
+    }
+
     /// How many had no room since this was asked last.
     pub(super) const fn take_left_out(&mut self) -> u64 {
         mem::replace(&mut self.left_out, 0)

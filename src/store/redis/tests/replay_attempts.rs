@@ -11,7 +11,7 @@ use crate::store::redis::replay::Kept;
 struct Two {
     keeps: RedisStore,
     forgot: RedisStore,
-    _servers: [Server; 2],
+    servers: [Server; 2],
 }
 
 impl Two {
@@ -23,7 +23,15 @@ impl Two {
         for store in [&keeps, &forgot] {
             until_up(store).await;
         }
-        Some(Self { keeps, forgot, _servers: servers })
+        Some(Self { keeps, forgot, servers })
+    }
+
+    /// Another core of the service of which `keeps` is one.
+    async fn other_core(&self) -> RedisStore {
+        let clock = Clock::Manual(ManualClock::new(NOW));
+        let other = self.servers[0].store_keeping("acme", clock, keeping(600));
+        until_up(&other).await;
+        other
     }
 
     /// The server that forgot forgets all of it.
@@ -91,4 +99,56 @@ async fn a_reservation_does_not_hide_its_settlement() {
     two.keeps.settle(used(record, 1, 9)).await.unwrap();
     two.keeps.0.replay.reserved(&Arc::new(attempt(1, 1, 5)));
     assert_eq!(two.after(two.keeps.0.kept()).await, budget(9, 9, 0));
+}
+
+/// A core answers from what it finds, and the one that made it is gone.
+#[tokio::test]
+async fn what_was_found_as_it_was_asked_to_be_is_kept_as_well() {
+    let Some(two) = Two::start().await else { return };
+    let other = two.other_core().await;
+    let record = made(&two.keeps, attempt(1, 1, 5)).await;
+    // A repeat through the other core, as another attempt.
+    assert_eq!(other.reserve(attempt(1, 2, 4)).await, Ok(Reserved::Repeated(record.clone())));
+    assert_eq!(two.after(other.0.kept()).await, budget(3 * 5, 0, 1));
+    assert_eq!(two.after(two.keeps.0.kept()).await, budget(3 * 5, 0, 1), "once");
+    let found = two.forgot.find(ReservationId([1; 16])).await.unwrap().unwrap();
+    assert_eq!((found.note, found.expires_at), (record.note.clone(), record.expires_at));
+    // Another request under the id gets no answer of it.
+    let reused = Reserve { fingerprint: 1, ..attempt(1, 3, 4) };
+    assert!(matches!(other.reserve(reused).await, Ok(Reserved::Repeated(_))));
+    assert_eq!(other.0.kept().len(), 1);
+    // A report that finds its settlement.
+    two.keeps.settle(used(record, 1, 9)).await.unwrap();
+    let record = other.find(ReservationId([1; 16])).await.unwrap().unwrap();
+    other.found_settled(used(record.clone(), 1, 9));
+    // One that finds the settlement of another report says nothing of what that booked.
+    other.found_settled(Settle { note: Bytes::from_static(b"another"), ..used(record, 1, 7) });
+    two.empty().await;
+    assert_eq!(two.after(other.0.kept()).await, budget(9, 9, 0));
+    assert_eq!(two.after(two.keeps.0.kept()).await, budget(9, 9, 0), "once");
+    // A settled request answers no repeat.
+    assert!(matches!(other.reserve(attempt(1, 4, 4)).await, Ok(Reserved::Repeated(_))));
+    assert_eq!(other.0.kept().len(), 1);
+}
+
+/// A pause, or a key that is revoked, found as it was to be.
+#[tokio::test]
+async fn a_record_that_was_found_as_it_was_to_be_is_kept() {
+    let Some(two) = Two::start().await else { return };
+    let other = two.other_core().await;
+    let (name, value) = (Arc::<str>::from("pause/organization"), Bytes::from_static(b"{}"));
+    let written = two.keeps.registry_write(Arc::clone(&name), 0, value.clone()).await.unwrap();
+    let RegistryWritten::Written { version } = written else { panic!("{written:?}") };
+    other.registry_found(&name, version, value.clone());
+    // It begins a generation.
+    two.forgot.0.has_caught_up().await;
+    two.after(other.0.kept()).await;
+    let changes = two.forgot.registry_since(Revision::default()).await.unwrap();
+    let found: Vec<_> = changes.records.iter().map(|record| (&record.name, &record.value)).collect();
+    assert_eq!(found, [(&name, &value)]);
+    // What is found is not taken for later than what the core wrote since.
+    other.registry_write(Arc::clone(&name), version, Bytes::new()).await.unwrap();
+    other.registry_found(&name, version, value);
+    let [Kept::Write(last)] = &other.0.kept()[..] else { panic!("{:?}", other.0.kept()) };
+    assert!(last.value.is_empty());
 }
