@@ -1,33 +1,20 @@
 //! Writing again what a server lacks of that which was acknowledged.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use super::{
-    super::{Inner, batch::each, bytes, script, settle::SettleCall, wire::Reader},
-    ring::{Kept, Write},
+    super::{Inner, batch::each},
+    ring::Kept,
 };
-use crate::{
-    domain::{
-        MAX_AMOUNT, Timestamp,
-        holds::{Holds, Term, Terms},
-    },
-    runtime::Entropy,
-    store::{CooldownChange, Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, StoreError},
-};
+use crate::store::StoreError;
 
 /// Entries that are looked up at the same time: decisions go on beside them.
 const TOGETHER: usize = 32;
 /// How often one is tried while the server has too much to do, and how long after.
 const ATTEMPTS: u32 = 20;
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
-/// What is kept of a reservation that is settled at once: a repeat finds the settlement.
-const LATE_MS: u64 = 60_000;
 
 /// What became of entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,7 +71,7 @@ impl Done {
 type Lane = Vec<Kept>;
 
 /// What became of one entry.
-enum Fate {
+pub(super) enum Fate {
     Known,
     Reserved,
     Settled,
@@ -138,7 +125,7 @@ impl Inner {
     }
 
     /// Whether a settlement with this note leaves its id free.
-    fn is_released(&self, note: &Bytes) -> bool {
+    pub(super) fn is_released(&self, note: &Bytes) -> bool {
         let released = &self.replay.settings.released;
         !released.is_empty() && note == released
     }
@@ -160,164 +147,23 @@ impl Inner {
     }
 
     async fn one_again(self: &Arc<Self>, kept: &Kept) -> Result<Fate, StoreError> {
-        for _ in 1..ATTEMPTS {
+        for _ in 0..ATTEMPTS {
             match self.once_again(kept).await {
                 Err(StoreError::Overloaded) => tokio::time::sleep(AGAIN_AFTER).await,
-                answered => return answered,
+                Ok(None) => {}
+                Ok(Some(fate)) => return Ok(fate),
+                Err(error) => return Err(error),
             }
         }
-        self.once_again(kept).await
+        Err(StoreError::Unavailable)
     }
 
-    async fn once_again(self: &Arc<Self>, kept: &Kept) -> Result<Fate, StoreError> {
+    /// Looks up one entry, and writes it if it is missing; `None`: what was found has changed since.
+    async fn once_again(self: &Arc<Self>, kept: &Kept) -> Result<Option<Fate>, StoreError> {
         match kept {
             Kept::Reservation(reserve) => self.reserve_again(reserve).await,
             Kept::Settlement(call) => self.settle_again(call).await,
-            Kept::Write(write) => self.restore(write).await,
+            Kept::Write(write) => self.restore(write).await.map(Some),
         }
     }
-
-    /// Makes a reservation again if there is none under its id, or another one that was released: its settlement is still to come.
-    async fn reserve_again(self: &Arc<Self>, reserve: &Reserve) -> Result<Fate, StoreError> {
-        let replaces = match self.find_stored(reserve.id).await? {
-            None => Bytes::new(),
-            Some(found) if is_same(&found, reserve.fingerprint, &reserve.note) => return Ok(Fate::Known),
-            Some(Record { settlement: Some(settlement), .. }) if self.is_released(&settlement.note) => {
-                settlement.note
-            }
-            // The request was repeated since, and that attempt holds what it needs.
-            Some(_) => return Ok(Fate::Known),
-        };
-        let again = Arc::new(Reserve {
-            may_repeat: true,
-            holds: without_limits(&reserve.holds),
-            gates: Vec::new(),
-            valid: Timestamp(0)..Timestamp(MAX_AMOUNT),
-            replaces,
-            ..reserve.clone()
-        });
-        self.granted(&again).await.map(|is_new| if is_new { Fate::Reserved } else { Fate::Known })
-    }
-
-    /// Settles again what is not settled, with its reservation if that is missing as well.
-    async fn settle_again(self: &Arc<Self>, call: &SettleCall) -> Result<Fate, StoreError> {
-        let (settle, released) = (&call.settle, &self.replay.settings.released);
-        let is_release = self.is_released(&settle.note);
-        let found = self.find_stored(settle.id).await?;
-        let (id, replaces) = match &found {
-            // A release is kept as well: another replica may be about to make the reservation again.
-            None => (settle.id, Bytes::new()),
-            Some(found) if is_same(found, settle.record.fingerprint, &settle.record.note) => {
-                if found.settlement.is_some() {
-                    return Ok(Fate::Known);
-                }
-                return self.settle_under(settle.id, settle).await;
-            }
-            // What it gave back is not taken here.
-            Some(_) if is_release => return Ok(Fate::Known),
-            Some(found)
-                if found.settlement.as_ref().is_some_and(|settlement| self.is_released(&settlement.note)) =>
-            {
-                (settle.id, released.clone())
-            }
-            // The request was repeated since, and has another reservation under the id. This usage is of neither of them.
-            Some(_) => (beside(settle), Bytes::new()),
-        };
-        let Record { fingerprint, reserved_at, expires_at, holds, note, .. } = &settle.record;
-        let reserve = Arc::new(Reserve {
-            id,
-            may_repeat: true,
-            fingerprint: *fingerprint,
-            holds: without_limits(holds),
-            gates: Vec::new(),
-            valid: Timestamp(0)..Timestamp(MAX_AMOUNT),
-            ttl_ms: expires_at.since(*reserved_at).max(1),
-            late_ms: LATE_MS,
-            note: note.clone(),
-            replaces,
-            dry_run: false,
-        });
-        self.granted(&reserve).await?;
-        // A reservation that is made now looks younger than a cooldown that began since the true one.
-        let mut settle = settle.clone();
-        settle.cooldown = settle.cooldown.filter(|(_, change)| *change != CooldownChange::Lift);
-        self.settle_under(id, &settle).await
-    }
-
-    /// Makes a reservation without limits; `false`: there is one.
-    async fn granted(self: &Arc<Self>, reserve: &Arc<Reserve>) -> Result<bool, StoreError> {
-        match self.reserve_in_time(reserve).await? {
-            Reserved::Granted { .. } => Ok(true),
-            Reserved::Repeated(_) => Ok(false),
-            // The store's time is about to be known.
-            Reserved::OutOfDate { .. } => Err(StoreError::Unavailable),
-            Reserved::Refused { .. } => Err(StoreError::Overflow),
-        }
-    }
-
-    async fn settle_under(self: &Arc<Self>, id: ReservationId, settle: &Settle) -> Result<Fate, StoreError> {
-        let mut settle = Settle { id, ..settle.clone() };
-        let since_ms = self.time.now().wall.since(settle.record.reserved_at);
-        if let Some((_, CooldownChange::Open { length_ms, .. })) = &mut settle.cooldown {
-            // It closed when the request ended, which is not known here: never for longer than it would have been.
-            *length_ms = length_ms.saturating_sub(since_ms).max(1);
-        }
-        let call = Arc::new(self.settle_call(settle, false));
-        match self.settle_once(&call).await? {
-            Some(SettleOutcome::Settled(_)) => Ok(Fate::Settled),
-            Some(SettleOutcome::AlreadySettled(_)) => Ok(Fate::Known),
-            // It was there a moment ago, on this server or on another.
-            Some(SettleOutcome::NotFound) | None => Err(StoreError::Unavailable),
-        }
-    }
-
-    /// Writes a record of the registry again unless it is there, or a later one.
-    ///
-    /// Versions of two servers say nothing of each other, so the write gets that which it has on the server that answers, for the next
-    /// failover. One that another write has taken the place of, such as a revocation since, is not written again by any later one.
-    async fn restore(&self, write: &Write) -> Result<Fate, StoreError> {
-        let written = write.version.load(Ordering::Relaxed);
-        if written == 0 {
-            return Ok(Fate::Known);
-        }
-        let mark: [u8; 8] = Entropy::System.bytes().map_err(|_| StoreError::Unavailable)?;
-        let mut cmd = script::REGISTRY_RESTORE.call(3);
-        cmd.arg(&self.keyspace.registry).arg(&self.keyspace.revision).arg(&self.keyspace.meta);
-        cmd.arg(&*write.name).arg(written).arg(&write.value[..]).arg(&mark);
-        let answer = bytes(self.connection.call(&script::REGISTRY_RESTORE, &cmd).await?)?;
-        let mut answer = Reader::new(&answer);
-        match (answer.number()?, answer.number()?) {
-            (1, again) => {
-                write.version.store(again, Ordering::Relaxed);
-                Ok(Fate::Changed)
-            }
-            (_, present) => {
-                if present != 0 && present != written {
-                    write.version.store(0, Ordering::Relaxed);
-                }
-                Ok(Fate::Known)
-            }
-        }
-    }
-}
-
-/// Whether it is the reservation with this fingerprint and note, and no other that had its id since or before: the note names the attempt.
-fn is_same(found: &Record, fingerprint: u64, note: &Bytes) -> bool {
-    found.fingerprint == fingerprint && found.note == *note
-}
-
-/// Holds that fit whatever others hold: they were granted before.
-fn without_limits(holds: &Holds) -> Holds {
-    let terms = holds.terms().iter().map(|term| Term { limit: MAX_AMOUNT, ..term.clone() });
-    let terms = Terms::new(terms, holds.terms().note().clone());
-    Holds::with_amounts(Arc::new(terms), holds.amounts().iter().copied())
-}
-
-/// The id under which a settlement is booked whose own id another reservation has: the same on each replica.
-fn beside(settle: &Settle) -> ReservationId {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(b"tollgate 2026 booked beside").update(&settle.id.0).update(&settle.record.note);
-    let mut id = [0; 16];
-    hasher.finalize_xof().fill(&mut id);
-    ReservationId::versioned(id)
 }

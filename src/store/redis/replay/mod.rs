@@ -7,6 +7,8 @@
 //! times.
 
 mod again;
+mod bookings;
+mod restore;
 mod ring;
 
 use std::{
@@ -18,6 +20,8 @@ use std::{
 use bytes::Bytes;
 use tokio::{sync::Notify, time::timeout};
 
+#[cfg(test)]
+pub(super) use self::bookings::beside;
 use self::ring::Ring;
 pub(super) use self::ring::{Kept, Write};
 use super::{Inner, bytes, script, settle::SettleCall};

@@ -5,7 +5,7 @@ use super::{
     server::{Server, until_up},
     *,
 };
-use crate::store::redis::replay::Kept;
+use crate::store::redis::replay::{Kept, beside};
 
 /// A store that keeps what is acknowledged to it, and one on another server, which forgot it.
 struct Two {
@@ -151,4 +151,58 @@ async fn a_record_that_was_found_as_it_was_to_be_is_kept() {
     other.registry_found(&name, version, value);
     let [Kept::Write(last)] = &other.0.kept()[..] else { panic!("{:?}", other.0.kept()) };
     assert!(last.value.is_empty());
+}
+
+/// What is booked beside another reservation stays there, whatever becomes of that, and wherever the pass before was cut off.
+#[tokio::test]
+async fn what_is_booked_beside_is_found_there_again() {
+    let Some(two) = Two::start().await else { return };
+    let record = made(&two.keeps, attempt(1, 1, 5)).await;
+    let settle = used(record, 1, 9);
+    two.keeps.settle(settle.clone()).await.unwrap();
+    for is_cut_off in [false, true] {
+        two.empty().await;
+        let other = made(&two.forgot, attempt(1, 2, 4)).await;
+        if is_cut_off {
+            let id = beside(&settle);
+            let begun = two.forgot.reserve(Reserve { id, ..attempt(1, 1, 5) }).await;
+            assert!(matches!(begun, Ok(Reserved::Granted { .. })), "{begun:?}");
+        } else {
+            assert_eq!(two.after(two.keeps.0.kept()).await, budget(9 + 3 * 4, 9, 1));
+        }
+        two.forgot.settle(release(other, 1)).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(two.after(two.keeps.0.kept()).await, budget(9, 9, 0), "cut off: {is_cut_off}");
+        }
+    }
+}
+
+/// A report by the id of its request makes a reservation without a fingerprint where there is none.
+#[tokio::test]
+async fn a_report_by_the_id_of_its_request_is_the_same_with_and_without_a_reservation() {
+    let Some(two) = Two::start().await else { return };
+    let by_id = || Reserve { fingerprint: 0, ..attempt(1, 0, 5) };
+    for (kept, found) in [(attempt(1, 1, 5), by_id()), (by_id(), attempt(1, 1, 5))] {
+        two.empty().await;
+        two.keeps.0.connection.run(&redis::cmd("FLUSHALL")).await.unwrap();
+        let keeps = two.other_core().await;
+        let record = made(&keeps, kept).await;
+        keeps.settle(used(record, 1, 9)).await.unwrap();
+        let record = made(&two.forgot, found).await;
+        two.forgot.settle(used(record, 1, 9)).await.unwrap();
+        assert_eq!(two.after(keeps.0.kept()).await, budget(9, 9, 0));
+    }
+}
+
+/// Another replica's release of the first attempt comes before the settlement is written again.
+#[tokio::test]
+async fn a_release_since_does_not_undo_a_settlement() {
+    let Some(two) = Two::start().await else { return };
+    let record = made(&two.keeps, attempt(1, 1, 5)).await;
+    two.keeps.settle(used(record, 1, 9)).await.unwrap();
+    let record = made(&two.forgot, attempt(1, 1, 5)).await;
+    two.forgot.settle(release(record, 1)).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(two.after(two.keeps.0.kept()).await, budget(9, 9, 0));
+    }
 }
