@@ -1,6 +1,10 @@
 //! Writing again what a server lacks of that which was acknowledged.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -68,7 +72,7 @@ impl Done {
 }
 
 /// Entries that are written one after the other: those about one id, most often one.
-type Lane = Vec<Kept>;
+pub(super) type Lane = VecDeque<Kept>;
 
 /// What became of one entry.
 pub(super) enum Fate {
@@ -79,41 +83,64 @@ pub(super) enum Fate {
 }
 
 impl Inner {
-    /// Writes again what the server lacks of these.
+    /// Writes again what the server lacks of what is `left`, which then has what failed.
+    pub(super) async fn write_lanes(
+        self: &Arc<Self>,
+        left: &mut VecDeque<Lane>,
+        done: &mut Done,
+    ) -> Result<(), StoreError> {
+        let has_writes = left.iter().any(|lane| matches!(lane.front(), Some(Kept::Write(_))));
+        if let Some(key) = self.replay.settings.hash_key.get().filter(|_| has_writes) {
+            self.hash_key(Some(&key)).await?;
+        }
+        let (mut failed, mut last) = (Vec::new(), Ok(()));
+        while !left.is_empty() {
+            let mut lanes: Vec<Lane> = left.drain(..TOGETHER.min(left.len())).collect();
+            let written = each(lanes.iter_mut().map(|lane| self.lane_again(lane))).await;
+            let before = failed.len();
+            for (lane, (own, ended)) in lanes.into_iter().zip(written) {
+                done.add(&own);
+                if ended.is_err() {
+                    failed.push(lane);
+                    last = ended;
+                }
+            }
+            // One that fails holds up no other; a server that does not answer is not asked for the rest.
+            if failed.len() - before == TOGETHER {
+                break;
+            }
+        }
+        left.extend(failed);
+        last
+    }
+
+    /// The same for these entries.
+    #[cfg(test)]
     pub(in crate::store::redis) async fn write_again(
         self: &Arc<Self>,
         entries: Vec<Kept>,
     ) -> Result<Done, StoreError> {
-        let mut done = Done::default();
-        // Orders to stop come first.
-        let (writes, others): (Vec<_>, Vec<_>) =
-            entries.into_iter().partition(|kept| matches!(kept, Kept::Write(_)));
-        if let Some(key) = self.replay.settings.hash_key.get().filter(|_| !writes.is_empty()) {
-            self.hash_key(Some(&key)).await?;
-        }
-        let writes: Vec<Lane> = writes.into_iter().map(|write| vec![write]).collect();
-        let others = self.lanes(others);
-        for lanes in writes.chunks(TOGETHER).chain(others.chunks(TOGETHER)) {
-            for written in each(lanes.iter().map(|lane| self.lane_again(lane))).await {
-                done.add(&written?);
-            }
-        }
+        let (mut left, mut done) = (self.lanes(entries), Done::default());
+        self.write_lanes(&mut left, &mut done).await?;
         Ok(done)
     }
 
-    /// Entries by their ids, in the order in which each id first came.
-    fn lanes(&self, entries: Vec<Kept>) -> Vec<Lane> {
+    /// Entries by their ids, in the order in which each id first came, behind the changes of the registry: orders to stop come first.
+    pub(super) fn lanes(&self, entries: Vec<Kept>) -> VecDeque<Lane> {
         let (mut lanes, mut places) = (Vec::<Lane>::new(), HashMap::new());
         for kept in entries {
             let place = kept.id().map(|id| *places.entry(id).or_insert(lanes.len()));
             match place.and_then(|place| lanes.get_mut(place)) {
-                Some(lane) => lane.push(kept),
-                None => lanes.push(vec![kept]),
+                Some(lane) => lane.push_back(kept),
+                None => lanes.push(Lane::from([kept])),
             }
         }
         // What was released makes room for what was reserved since, and that has the id before what is settled beside it.
-        lanes.iter_mut().for_each(|lane| lane.sort_by_key(|kept| self.rank(kept)));
-        lanes
+        for lane in lanes.iter_mut().filter(|lane| lane.len() > 1) {
+            lane.make_contiguous().sort_by_key(|kept| self.rank(kept));
+        }
+        lanes.sort_by_key(|lane| !matches!(lane.front(), Some(Kept::Write(_))));
+        lanes.into()
     }
 
     fn rank(&self, kept: &Kept) -> u8 {
@@ -130,20 +157,22 @@ impl Inner {
         !released.is_empty() && note == released
     }
 
-    async fn lane_again(self: &Arc<Self>, lane: &Lane) -> Result<Done, StoreError> {
+    /// Takes out of a lane what is done; it keeps what failed and what comes after that.
+    async fn lane_again(self: &Arc<Self>, lane: &mut Lane) -> (Done, Result<(), StoreError>) {
         let mut done = Done::default();
-        for kept in lane {
+        while let Some(kept) = lane.front() {
             match self.one_again(kept).await {
                 Ok(Fate::Known) => {}
                 Ok(Fate::Reserved) => done.reservations += 1,
                 Ok(Fate::Settled) => done.settlements += 1,
                 Ok(Fate::Changed) => done.changes += 1,
                 Err(StoreError::Overflow | StoreError::Corrupt) => done.left_out += 1,
-                Err(error) => return Err(error),
+                Err(error) => return (done, Err(error)),
             }
             done.entries += 1;
+            lane.pop_front();
         }
-        Ok(done)
+        (done, Ok(()))
     }
 
     async fn one_again(self: &Arc<Self>, kept: &Kept) -> Result<Fate, StoreError> {

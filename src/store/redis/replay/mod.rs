@@ -8,6 +8,7 @@
 
 mod again;
 mod bookings;
+mod pass;
 mod restore;
 mod ring;
 
@@ -22,8 +23,8 @@ use tokio::{sync::Notify, time::timeout};
 
 #[cfg(test)]
 pub(super) use self::bookings::beside;
-use self::ring::Ring;
 pub(super) use self::ring::{Kept, Write};
+use self::{pass::Pass, ring::Ring};
 use super::{Inner, bytes, script, settle::SettleCall};
 use crate::{
     domain::Timestamp,
@@ -36,9 +37,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long after another generation was found other replicas may still be writing theirs, at least and at most; in between, as long as
 /// what they keep. Until then what is unknown is not said to be.
 const SETTLES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
-/// How long a server may have been out of sight for what is kept to be written again: settled reservations are remembered for longer, so
-/// that none of them is taken for one that was forgotten.
-const MOST_OUT_OF_SIGHT: Duration = Duration::from_secs(300);
 /// How many entries are dropped at once: a fraction of a millisecond.
 const DROPPED: usize = 256;
 
@@ -218,6 +216,7 @@ pub(super) fn replay_on(store: &Arc<Inner>) -> impl Future<Output = ()> + use<> 
     let (mut states, wake) = (store.connection.states(), Arc::clone(&store.replay.wake));
     let store = Arc::downgrade(store);
     async move {
+        let mut pass = None;
         loop {
             let changed = async {
                 tokio::select! {
@@ -231,7 +230,7 @@ pub(super) fn replay_on(store: &Arc<Inner>) -> impl Future<Output = ()> + use<> 
                 return;
             }
             let Some(store) = store.upgrade() else { return };
-            store.look_and_replay().await;
+            store.look_and_replay(&mut pass).await;
         }
     }
 }
@@ -267,50 +266,28 @@ impl Inner {
         Ok(Seen { generation: *generation, connection, is_named: rest == b"1" })
     }
 
-    async fn look_and_replay(self: &Arc<Self>) {
+    async fn look_and_replay(self: &Arc<Self>, pass: &mut Option<Pass>) {
         let (begun, number) = (Instant::now(), self.replay.ring().next());
         // The next turn tries again.
         let Ok(seen) = self.look().await else { return };
         let known = *self.replay.known();
         if known.is_none_or(|known| !seen.may_lack(&known)) {
-            *self.replay.known() = Some(seen);
+            (*self.replay.known(), *pass) = (Some(seen), None);
             self.replay.ring().mark(begun, number);
             self.replay.expire(begun).await;
             self.say_what_had_no_room();
             return;
         }
-        if self.replay.ring().last_mark().is_some_and(|at| begun.duration_since(at) > MOST_OUT_OF_SIGHT) {
-            let left_out = self.replay.ring().clear();
-            tracing::error!(
-                left_out,
-                "redis is another than before, after an outage too long to book again what it may have forgotten"
-            );
-            *self.replay.known() = Some(seen);
+        if self.gives_up((seen, begun), pass) {
             return;
         }
         let (least, most) = SETTLES;
         *self.replay.settles_at() = Some(begun + self.replay.settings.window.clamp(least, most));
-        if let Err(error) = self.replay_to(seen, begun).await {
-            tracing::debug!(%error, "what redis has forgotten cannot be booked again yet");
+        let mut current = self.pass_for(seen, begun, pass.take());
+        if let Err(error) = self.go_on(&mut current).await {
+            tracing::debug!(%error, "not all of what redis has forgotten can be booked again yet");
+            *pass = Some(current);
         }
-    }
-
-    /// Writes again what the server lacks, and then believes it to be there.
-    async fn replay_to(self: &Arc<Self>, seen: Seen, begun: Instant) -> Result<(), StoreError> {
-        let (entries, next) = {
-            let ring = self.replay.ring();
-            (ring.latest(0), ring.next())
-        };
-        let mut done = self.write_again(entries).await?;
-        // What was on its way to the server before is acknowledged by now, or never.
-        tokio::time::sleep((begun + self.connection.deadline()).saturating_duration_since(Instant::now()))
-            .await;
-        let later = self.replay.ring().latest(next);
-        done.add(&self.write_again(later).await?);
-        self.replay.ring().renew(Instant::now());
-        *self.replay.known() = Some(seen);
-        done.log();
-        Ok(())
     }
 
     /// Whether what is kept is on the server that answers now.

@@ -143,10 +143,12 @@ impl Ring {
         self.marks.back().map(|(at, _)| *at)
     }
 
-    /// Lets go of all; returns how many there were.
-    pub(super) fn clear(&mut self) -> usize {
+    /// Lets go of all; returns how many there were. What comes from `now` on is of that time, as after [`Self::renew`].
+    pub(super) fn clear(&mut self, now: Instant) -> usize {
         let cleared = Self { first: self.next(), ..Self::default() };
-        mem::replace(self, cleared).entries.len()
+        let left_out = mem::replace(self, cleared).entries.len();
+        self.renew(now);
+        left_out
     }
 
     /// Takes out those that were acknowledged before `until`, at most so many; the caller drops them where no lock is held.
@@ -220,7 +222,8 @@ mod tests {
         (0..MOST as u64 + 10).for_each(|_| ring.push(kept.clone()));
         assert_eq!((ring.entries.len(), ring.first, ring.next()), (MOST, 10, MOST as u64 + 10));
         assert_eq!((ring.take_left_out(), ring.take_left_out()), (10, 0));
-        assert_eq!(ring.clear(), MOST);
+        let now = Instant::now();
+        assert_eq!((ring.clear(now), ring.last_mark()), (MOST, Some(now)));
         let longest = crate::store::MAX_REGISTRY_VALUE;
         (0..2_000).for_each(|number| ring.push(write(number, longest)));
         assert!(ring.bytes <= MOST_BYTES && ring.bytes > MOST_BYTES - 2 * longest, "{}", ring.bytes);

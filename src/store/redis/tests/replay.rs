@@ -317,3 +317,47 @@ async fn each_process_of_redis_has_a_generation_of_its_own() {
     assert_ne!(first, second);
     assert_eq!(second, generation().await);
 }
+
+/// Memory is full on the server that forgot: no reservation can be made, but what was reserved can be settled.
+#[tokio::test]
+async fn what_cannot_be_written_yet_holds_up_nothing_else_and_is_written_later() {
+    let Some(mut server) = Server::start_with(&APPENDS) else { return };
+    let clock = Clock::Manual(ManualClock::new(NOW));
+    let store = server.store_keeping("acme", clock, keeping(600));
+    until_up(&store).await;
+    caught_up(&store).await;
+    let log = server.directory().join("appendonlydir/appendonly.aof.1.incr.aof");
+    let count = 100;
+    let mut records = Vec::new();
+    for id in 0..count {
+        records.push(made(&store, attempt(id, 1, 1)).await);
+    }
+    let kept = std::fs::metadata(&log).unwrap().len();
+    // Before all others, and more than are looked up at a time.
+    for id in count..count + 40 {
+        made(&store, attempt(id, 1, 1)).await;
+    }
+    for (id, record) in (0..count).zip(records) {
+        store.settle(used(record, id, 2)).await.unwrap();
+    }
+    let before = books(&store, 0).await;
+    server.kill();
+    OpenOptions::new().write(true).open(&log).unwrap().set_len(kept).unwrap();
+    server.restart_with(&[&APPENDS[..], &["--maxmemory", "1mb"]].concat());
+    until_up(&store).await;
+    let start = Instant::now();
+    let budget = async || store.counters(vec![(CounterKey::new("b"), BUDGET)]).await.unwrap()[0];
+    while budget().await.settled < 2 * u64::from(count) {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "what can be settled is not: {:?}",
+            budget().await
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(budget().await.open, 0);
+    let mut by_hand = server.by_hand();
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("0").exec(&mut by_hand).unwrap();
+    caught_up(&store).await;
+    assert_eq!(books(&store, 0).await, before);
+}
