@@ -12,7 +12,10 @@ pub use self::{
     organization::Organization,
     parts::{Parts, Shown},
 };
-pub use crate::authorizer::{DecisionOutputs, SpoolDelivery, released};
+pub use crate::{
+    authorizer::{DecisionOutputs, SpoolDelivery, released},
+    live::carried_over,
+};
 use crate::{
     access::{self, Client, ClientSecretPlace, SessionKeyError, SessionSettings, Sessions, SignIn},
     console::{Console, ConsoleAddress, Door, Streams},

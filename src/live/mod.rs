@@ -1,5 +1,6 @@
 //! What is in force: the policy document, and the keys and pauses in the store's registry, never older than a published bound.
 
+mod carried;
 mod denials;
 pub(crate) mod entry;
 mod follower;
@@ -19,6 +20,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tracing::{error, info, warn};
 
+pub use carried::carried_over;
 pub use denials::Denial;
 use denials::Denials;
 pub use follower::{Follower, Unfresh};

@@ -62,8 +62,8 @@ pub use policies::{
     PolicyRecords,
 };
 pub use registry::{
-    MAX_REGISTRY_VALUE, MAX_USES, Registry, RegistryChanges, RegistryRecord, RegistryWritten, Revision,
-    SecretUse, SecretUses, USE_SLOT_MS, USE_SLOTS_KEPT, use_slot,
+    CarriedOver, CarriesOver, MAX_REGISTRY_VALUE, MAX_USES, Registry, RegistryChanges, RegistryRecord,
+    RegistryWritten, Revision, SecretUse, SecretUses, USE_SLOT_MS, USE_SLOTS_KEPT, use_slot,
 };
 pub use replicas::{MAX_REPLICA_VALUE, MAX_REPLICAS, ReplicaEntry, Replicas};
 use thiserror::Error;

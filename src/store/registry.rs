@@ -91,6 +91,21 @@ pub struct RegistryChanges {
     pub records: Vec<RegistryRecord>,
 }
 
+/// What becomes of a write of the registry that a store forgot, where its record was written since: from the name of the record, the
+/// value that was forgotten and the present one.
+pub type CarriesOver = fn(&str, &[u8], &[u8]) -> CarriedOver;
+
+/// The answer of [`CarriesOver`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CarriedOver {
+    /// The later write stands.
+    Nothing,
+    /// The record is to have this value: what the forgotten write ended stays ended.
+    Value(Bytes),
+    /// It ended something else than what has the name now.
+    Another,
+}
+
 /// The answer to a write of the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegistryWritten {

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::{ServeError, record::Record};
 use crate::{
-    app::{Organization, Parts, SpoolDelivery, released},
+    app::{Organization, Parts, SpoolDelivery, carried_over, released},
     audit::{Audit, Sink},
     cli::{auditing, metering::Transactions, redis_access::redis_access, redis_safety},
     domain::policy::Policy,
@@ -123,6 +123,7 @@ pub(super) async fn on_redis(
             replay: ReplaySettings {
                 window: settings.redis_replay_window,
                 released: released(),
+                carries_over: Some(carried_over),
                 // All organizations of a Redis have the same.
                 hash_key: hash_key.clone(),
             },

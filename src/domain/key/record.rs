@@ -126,6 +126,39 @@ impl KeyRecord {
         self.live(now).rev().skip(stay).map(|secret| secret.id).collect()
     }
 
+    /// Whether it was revoked, or one of its secrets has an end.
+    #[must_use]
+    pub fn ends(&self) -> bool {
+        self.revoked_at.is_some() || self.secrets.iter().any(|secret| secret.ends_at.is_some())
+    }
+
+    /// Whether both are records of one key: its name can be given again where it was forgotten.
+    #[must_use]
+    pub fn is_of_same_key(&self, other: &Self) -> bool {
+        self.name == other.name && self.team == other.team && self.created_at == other.created_at
+    }
+
+    /// Ends what `other`, another record of the same key, has ended, and as early; takes over the secrets that took their place, at most
+    /// up to [`MAX_LIVE_SECRETS`].
+    pub fn end_as(&mut self, other: &Self) {
+        let earlier = |one: Option<Timestamp>, two| one.into_iter().chain(two).min();
+        self.revoked_at = earlier(self.revoked_at, other.revoked_at);
+        for theirs in &other.secrets {
+            if let Some(own) = self.secrets.iter_mut().find(|own| own.id == theirs.id) {
+                own.ends_at = earlier(own.ends_at, theirs.ends_at);
+            }
+        }
+        for theirs in other.secrets.iter().filter(|theirs| theirs.ends_at.is_none()) {
+            let lasting = self.secrets.iter().filter(|own| own.ends_at.is_none()).count();
+            if lasting < MAX_LIVE_SECRETS && self.secrets.iter().all(|own| own.id != theirs.id) {
+                self.secrets.push(*theirs);
+            }
+        }
+        self.secrets.sort_by_key(|secret| secret.created_at);
+        let surplus = self.secrets.len().saturating_sub(MAX_SECRETS);
+        self.secrets.drain(..surplus);
+    }
+
     /// Adds a secret. The newest one before it stays valid for `overlap_ms`, unless it expires earlier.
     pub fn rotate(&mut self, secret: KeySecret, overlap_ms: u64, now: Timestamp) {
         let ended = self.ended_by_rotation(overlap_ms, now);
@@ -136,5 +169,53 @@ impl KeyRecord {
         self.secrets.push(secret);
         let surplus = self.secrets.len().saturating_sub(MAX_SECRETS);
         self.secrets.drain(..surplus);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(id: u64, ends_at: Option<u64>) -> KeySecret {
+        let hash = serde_json::from_value(serde_json::json!("00".repeat(32))).unwrap();
+        KeySecret { id: SecretId(id), hash, created_at: Timestamp(id), ends_at: ends_at.map(Timestamp) }
+    }
+
+    fn record(secrets: &[(u64, Option<u64>)], revoked_at: Option<u64>) -> KeyRecord {
+        KeyRecord {
+            name: "a-prod-x".into(),
+            team: "a".into(),
+            labels: BTreeMap::new(),
+            limits: KeyLimits::default(),
+            created_at: Timestamp(1),
+            expires_at: None,
+            revoked_at: revoked_at.map(Timestamp),
+            secrets: secrets.iter().map(|(id, ends_at)| secret(*id, *ends_at)).collect(),
+        }
+    }
+
+    #[test]
+    fn what_one_record_ended_is_ended_in_another_of_its_key() {
+        type Secrets<'s> = &'s [(u64, Option<u64>)];
+        let cases: [(Secrets<'_>, Secrets<'_>, Secrets<'_>); 6] = [
+            // Nothing; one of two; by a rotation that the other does not know; by two rotations.
+            (&[(1, None)], &[(1, None)], &[(1, None)]),
+            (&[(1, Some(9)), (2, None)], &[(1, None), (2, None)], &[(1, Some(9)), (2, None)]),
+            (&[(1, Some(9)), (2, None)], &[(1, None)], &[(1, Some(9)), (2, None)]),
+            (&[(1, Some(9)), (2, None)], &[(1, Some(7)), (3, None)], &[(1, Some(7)), (2, None), (3, None)]),
+            // As early as either, and never more that last than may.
+            (&[(1, Some(5))], &[(1, Some(9))], &[(1, Some(5))]),
+            (&[(2, Some(5)), (4, None)], &[(1, None), (3, None)], &[(1, None), (3, None)]),
+        ];
+        for (forgotten, present, expected) in cases {
+            let mut merged = record(present, None);
+            merged.end_as(&record(forgotten, None));
+            assert_eq!(merged, record(expected, None));
+        }
+        let mut merged = record(&[(1, None)], None);
+        merged.end_as(&record(&[(1, None)], Some(8)));
+        assert_eq!(merged, record(&[(1, None)], Some(8)));
+        merged.end_as(&record(&[(1, None)], None));
+        assert_eq!(merged.revoked_at, Some(Timestamp(8)));
     }
 }

@@ -81,6 +81,7 @@ pub(crate) fn settings(redis: &RedisServer, organization: &str) -> RedisSettings
         replay: ReplaySettings {
             window: Duration::from_secs(5),
             released: tollgate::app::released(),
+            carries_over: Some(tollgate::app::carried_over),
             ..ReplaySettings::default()
         },
     }

@@ -80,6 +80,7 @@ pub(super) enum Fate {
     Reserved,
     Settled,
     Changed,
+    LeftOut,
 }
 
 impl Inner {
@@ -166,7 +167,7 @@ impl Inner {
                 Ok(Fate::Reserved) => done.reservations += 1,
                 Ok(Fate::Settled) => done.settlements += 1,
                 Ok(Fate::Changed) => done.changes += 1,
-                Err(StoreError::Overflow | StoreError::Corrupt) => done.left_out += 1,
+                Ok(Fate::LeftOut) | Err(StoreError::Overflow | StoreError::Corrupt) => done.left_out += 1,
                 Err(error) => return (done, Err(error)),
             }
             done.entries += 1;
@@ -192,7 +193,7 @@ impl Inner {
         match kept {
             Kept::Reservation(reserve) => self.reserve_again(reserve).await,
             Kept::Settlement(call) => self.settle_again(call).await,
-            Kept::Write(write) => self.restore(write).await.map(Some),
+            Kept::Write(write) => self.restore(write).await,
         }
     }
 }

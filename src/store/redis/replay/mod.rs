@@ -29,7 +29,7 @@ use super::{Inner, bytes, script, settle::SettleCall};
 use crate::{
     domain::Timestamp,
     runtime::Entropy,
-    store::{Record, Reserve, SettleOutcome, StoreError},
+    store::{CarriesOver, Record, Reserve, SettleOutcome, StoreError},
 };
 
 /// How often the generation is read while nothing seems to have changed.
@@ -47,6 +47,8 @@ pub struct ReplaySettings {
     pub window: Duration,
     /// The note of settlements that leave their id free, as in [`Reserve::replaces`].
     pub released: Bytes,
+    /// What becomes of a change of the registry whose record was written since; `None`: the later write counts.
+    pub carries_over: Option<CarriesOver>,
     /// The key that secrets are hashed with. Stores made of clones of these settings share it.
     pub hash_key: KnownHashKey,
 }
