@@ -191,7 +191,7 @@ impl Inner {
         let mut reader = Reader::new(&answer);
         match (reader.number()?, reader.number()?) {
             (0, version) => {
-                self.replay.wrote(name, version, value);
+                self.replay.wrote(name, value, (expected_version, version, mark));
                 Ok(RegistryWritten::Written { version })
             }
             (1, version) => Ok(RegistryWritten::Conflict { version }),

@@ -160,11 +160,18 @@ impl Replay {
         }
     }
 
-    /// Keeps a change of the registry.
-    pub(super) fn wrote(&self, name: &Arc<str>, version: u64, value: &[u8]) {
+    /// Keeps a change of the registry: a write with this mark, over the version `expected`.
+    pub(super) fn wrote(
+        &self,
+        name: &Arc<str>,
+        value: &[u8],
+        (expected, version, mark): (u64, u64, [u8; 8]),
+    ) {
         if self.is_on() {
-            let (name, value) = (Arc::clone(name), value.into());
-            self.ring().push(Kept::Write(Arc::new(Write::new(name, version, value))));
+            let mut ring = self.ring();
+            let write = Write::new(Arc::clone(name), version, value.into());
+            let write = write.over(expected, mark, ring.last_write(name));
+            ring.push(Kept::Write(Arc::new(write)));
         }
     }
 

@@ -28,6 +28,9 @@ impl Inner {
         let mut cmd = script::REGISTRY_RESTORE.call(3);
         cmd.arg(&self.keyspace.registry).arg(&self.keyspace.revision).arg(&self.keyspace.meta);
         cmd.arg(&*write.name).arg(written).arg(&write.value[..]).arg(&mark);
+        for replaced in &write.replaced {
+            cmd.arg(replaced.version).arg(replaced.mark.as_ref().map_or(&[][..], |mark| &mark[..]));
+        }
         let answer = bytes(self.connection.call(&script::REGISTRY_RESTORE, &cmd).await?)?;
         let mut answer = Reader::new(&answer);
         match (answer.number()?, answer.number()?) {

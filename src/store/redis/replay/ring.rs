@@ -2,8 +2,11 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    mem,
-    sync::{Arc, atomic::AtomicU64},
+    iter, mem,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -17,6 +20,9 @@ pub(super) const MOST: usize = 262_144;
 /// The most bytes of them, as far as they are known: a settlement has about two kilobytes, a reservation half of one.
 pub(super) const MOST_BYTES: usize = 64 << 20;
 
+/// The most versions that are known of one record: it is people who write it.
+const MOST_REPLACED: usize = 8;
+
 /// A change of the registry that was acknowledged.
 #[derive(Debug)]
 pub(in crate::store::redis) struct Write {
@@ -24,11 +30,36 @@ pub(in crate::store::redis) struct Write {
     /// The version that it has, as it was written or written again; 0: another write took its place.
     pub(in crate::store::redis) version: AtomicU64,
     pub(in crate::store::redis) value: Box<[u8]>,
+    /// As which write it was acknowledged; `None`: it was found.
+    written: Option<Replaced>,
+    /// What it took the place of, the last first, as far as it is known.
+    pub(in crate::store::redis) replaced: Box<[Replaced]>,
+}
+
+/// A version of a record, and what distinguishes its write from another of the same number.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store::redis) struct Replaced {
+    pub(in crate::store::redis) version: u64,
+    pub(in crate::store::redis) mark: Option<[u8; 8]>,
 }
 
 impl Write {
     pub(in crate::store::redis) fn new(name: Arc<str>, version: u64, value: Box<[u8]>) -> Self {
-        Self { name, version: version.into(), value }
+        Self { name, version: version.into(), value, written: None, replaced: Box::default() }
+    }
+
+    /// The same as it was acknowledged, over the version `expected`, after the `last` write of it that is kept.
+    pub(in crate::store::redis) fn over(self, expected: u64, mark: [u8; 8], last: Option<&Self>) -> Self {
+        let version = self.version.load(Ordering::Relaxed);
+        let last = last.filter(|last| last.version.load(Ordering::Relaxed) == expected);
+        let first = last.and_then(|last| last.written).filter(|written| written.version == expected);
+        let first = first.unwrap_or(Replaced { version: expected, mark: None });
+        let earlier = last.iter().flat_map(|last| last.replaced.iter().copied());
+        Self {
+            written: Some(Replaced { version, mark: Some(mark) }),
+            replaced: iter::once(first).chain(earlier).take(MOST_REPLACED).collect(),
+            ..self
+        }
     }
 }
 
@@ -86,7 +117,9 @@ impl Kept {
                     + thresholds.len() * size_of::<[u64; 8]>()
                     + lines.len() * size_of::<(UsageKey, UsageAmounts)>()
             }
-            Self::Write(write) => size_of::<Write>() + write.name.len() + write.value.len(),
+            Self::Write(write) => {
+                size_of::<Write>() + write.name.len() + write.value.len() + size_of_val(&*write.replaced)
+            }
         }
     }
 }
@@ -195,7 +228,7 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::atomic::Ordering, time::Duration};
+    use std::time::Duration;
 
     use super::*;
 

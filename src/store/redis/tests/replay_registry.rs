@@ -67,3 +67,52 @@ async fn what_was_revoked_stays_so_whatever_was_written_since() {
     assert_eq!(store.0.write_again(vec![write("key/b", 99, b"forgotten")]).await.unwrap().changes, 0);
     assert_eq!(value(&store, "key/b").await.as_deref(), Some(&b"since"[..]));
 }
+
+/// Copies what is stored of the registry, as replication does.
+fn replicate(from: &Server, to: &Server, keyspace: &Keyspace) {
+    for key in [&keyspace.registry, &keyspace.revision] {
+        let dump: Vec<u8> = redis::cmd("DUMP").arg(key).query(&mut from.by_hand()).unwrap();
+        redis::cmd("RESTORE").arg(key).arg(0).arg(dump).arg("REPLACE").exec(&mut to.by_hand()).unwrap();
+    }
+}
+
+/// A user that may not ask for `INFO` does not hear which process the server is, and so not when that took over.
+#[tokio::test]
+async fn without_info_what_a_server_forgot_is_known_by_what_it_took_the_place_of() {
+    let put = async |store: &RedisStore, value: &'static str, version| {
+        let written = store.registry_write("pause/a".into(), version, value.into()).await.unwrap();
+        let RegistryWritten::Written { version } = written else { panic!("{written:?}") };
+        version
+    };
+    // It knows nothing of the record, or the first of three writes, or others since, of which one has the number of the second.
+    for (replicated, since, expected) in [
+        (false, &[][..], "third"),
+        (true, &[], "third"),
+        (true, &["since"], "since"),
+        (true, &["since", "again"], "again"),
+    ] {
+        let (Some(first), Some(second)) = (Server::start(), Server::start()) else { return };
+        for server in [&first, &second] {
+            redis::cmd("ACL").arg(&["SETUSER", "default", "-info"]).exec(&mut server.by_hand()).unwrap();
+        }
+        let settings = ReplaySettings { window: Duration::from_secs(600), ..ReplaySettings::default() };
+        let keeps = first.store_keeping("acme", Clock::Manual(ManualClock::new(NOW)), settings);
+        until_up(&keeps).await;
+        let forgot = store(&second).await;
+        let mut version = put(&keeps, "first", 0).await;
+        if replicated {
+            replicate(&first, &second, &keeps.0.keyspace);
+        }
+        let mut present = version;
+        for value in ["second", "third"] {
+            version = put(&keeps, value, version).await;
+        }
+        for value in since {
+            present = put(&forgot, value, present).await;
+        }
+        for _ in 0..2 {
+            forgot.0.write_again(keeps.0.kept()).await.unwrap();
+            assert_eq!(value(&forgot, "pause/a").await.as_deref(), Some(expected.as_bytes()), "{since:?}");
+        }
+    }
+}
