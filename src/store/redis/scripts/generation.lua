@@ -2,8 +2,9 @@
 -- Says which history of the data this server continues, and begins another where this is not the process that continued it until now: after a
 -- failover, a restart, or once all was lost. So each process of Redis has a generation of its own, whatever it took over.
 --
--- KEYS 1 meta       as in meta.lua; and process, the run id of the server that the generation is of; forked_at, the number of the registry's
---                   last write when the generation began
+-- KEYS 1 meta       as in meta.lua; and process, of the server that the generation is of: its run id, which a restart changes, and its
+--                   replication id, which a promotion changes, also that of a primary that was a replica for a while; forked_at, the number
+--                   of the registry's last write when the generation began
 --      2 revision   as in registry_since.lua
 -- ARGV 1 another generation, 16 hexadecimal digits, if one begins
 -- Reply: the generation; then 1 if the server says which process it is, or 0
@@ -12,8 +13,11 @@
 --   again with any other one -> the same
 if #KEYS ~= 2 or #ARGV ~= 1 then return redis.error_reply('ERR generation: 2 keys and 1 argument') end
 look_at_layout(KEYS[1])
-local info = redis.pcall('INFO', 'server')
-local process = type(info) == 'string' and info:match('run_id:(%x+)') or ''
+local info = redis.pcall('INFO', 'server', 'replication')
+local process = ''
+if type(info) == 'string' then
+  process = (info:match('run_id:(%x+)') or '') .. '/' .. (info:match('master_replid:(%x+)') or '')
+end
 local found = redis.call('HMGET', KEYS[1], 'generation', 'process')
 local generation = found[1]
 if not generation or (process ~= '' and found[2] ~= process) then

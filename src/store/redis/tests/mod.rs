@@ -11,6 +11,7 @@ mod queue;
 mod records;
 mod replay;
 mod replay_attempts;
+mod replay_generation;
 mod replay_registry;
 mod replicas;
 mod scripts;

@@ -11,7 +11,7 @@ use crate::store::redis::replay::{Kept, Write};
 /// The note of a settlement that leaves its id free.
 const RELEASED: &[u8] = b"released";
 /// Each write is in the file when it is acknowledged, so that the file can be cut between two of them.
-const APPENDS: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+pub(super) const APPENDS: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 const TAKEN: [(&str, CounterKind); 2] = [("w", WINDOW), ("b", BUDGET)];
 
 pub(super) fn keeping(seconds: u64) -> ReplaySettings {
@@ -19,7 +19,7 @@ pub(super) fn keeping(seconds: u64) -> ReplaySettings {
     ReplaySettings { window: Duration::from_secs(seconds), released, ..ReplaySettings::default() }
 }
 
-async fn caught_up(store: &RedisStore) {
+pub(super) async fn caught_up(store: &RedisStore) {
     let start = Instant::now();
     while !store.0.has_caught_up().await {
         assert!(start.elapsed() < Duration::from_secs(20), "it is not written again");
@@ -294,28 +294,6 @@ async fn of_changes_that_were_forgotten_the_last_counts_unless_there_was_one_sin
         store.0.write_again(vec![write("key/b", 9, b"forgotten")]).await.unwrap();
         assert_eq!(value("key/b").await.as_deref(), Some(&b"new"[..]));
     }
-}
-
-#[tokio::test]
-async fn each_process_of_redis_has_a_generation_of_its_own() {
-    let Some(mut server) = Server::start_with(&APPENDS) else { return };
-    let store = server.store_keeping("acme", Clock::Manual(ManualClock::new(NOW)), keeping(60));
-    let other = server.store_keeping("acme", Clock::Manual(ManualClock::new(NOW)), keeping(60));
-    let generation = async || {
-        until_up(&store).await;
-        let mut get = redis::cmd("HGET");
-        get.arg(&store.0.keyspace.meta).arg("generation");
-        caught_up(&store).await;
-        caught_up(&other).await;
-        bytes(store.0.connection.run(&get).await.unwrap()).unwrap()
-    };
-    let first = generation().await;
-    assert_eq!(first, generation().await, "many look, and it stays");
-    server.kill();
-    server.restart_with(&APPENDS);
-    let second = generation().await;
-    assert_ne!(first, second);
-    assert_eq!(second, generation().await);
 }
 
 /// Memory is full on the server that forgot: no reservation can be made, but what was reserved can be settled.

@@ -1,0 +1,73 @@
+//! How a server is told from the one before.
+
+use super::{
+    replay::{APPENDS, attempt, books, caught_up, keeping, made, used},
+    server::{Server, until_up},
+    *,
+};
+
+#[tokio::test]
+async fn each_process_of_redis_has_a_generation_of_its_own() {
+    let Some(mut server) = Server::start_with(&APPENDS) else { return };
+    let store = server.store_keeping("acme", Clock::Manual(ManualClock::new(NOW)), keeping(60));
+    let other = server.store_keeping("acme", Clock::Manual(ManualClock::new(NOW)), keeping(60));
+    let generation = async || {
+        until_up(&store).await;
+        let mut get = redis::cmd("HGET");
+        get.arg(&store.0.keyspace.meta).arg("generation");
+        caught_up(&store).await;
+        caught_up(&other).await;
+        bytes(store.0.connection.run(&get).await.unwrap()).unwrap()
+    };
+    let first = generation().await;
+    assert_eq!(first, generation().await, "many look, and it stays");
+    server.kill();
+    server.restart_with(&APPENDS);
+    let second = generation().await;
+    assert_ne!(first, second);
+    assert_eq!(second, generation().await);
+}
+
+/// Asks a server for the words of an answer.
+fn ask(server: &Server, words: &[&str]) -> String {
+    let mut cmd = redis::cmd(words[0]);
+    cmd.arg(&words[1..]);
+    let answer: Value = cmd.query(&mut server.by_hand()).unwrap();
+    redis::from_redis_value(answer).unwrap_or_default()
+}
+
+async fn follows(server: &Server, primary: &Server) {
+    let url = primary.url();
+    let port = url.rsplit(':').next().unwrap();
+    ask(server, &["REPLICAOF", "127.0.0.1", port]);
+    let start = Instant::now();
+    while !ask(server, &["INFO", "replication"]).contains("master_link_status:up") {
+        assert!(start.elapsed() < Duration::from_secs(20), "it does not follow");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A primary is replaced, and is the primary again, all the while the same process: what it took when it was left is gone.
+#[tokio::test]
+async fn a_primary_that_is_back_is_another_one() {
+    let prompt = ["--repl-diskless-sync-delay", "0"];
+    let (Some(first), Some(second)) = (Server::start_with(&prompt), Server::start_with(&prompt)) else {
+        return;
+    };
+    let store = first.store_keeping("acme", Clock::Manual(ManualClock::new(NOW)), keeping(600));
+    until_up(&store).await;
+    caught_up(&store).await;
+    let record = made(&store, attempt(0, 1, 5)).await;
+    follows(&second, &first).await;
+    ask(&second, &["REPLICAOF", "NO", "ONE"]);
+    store.settle(used(record, 0, 9)).await.unwrap();
+    caught_up(&store).await;
+    let before = books(&store, 1).await;
+    follows(&first, &second).await;
+    ask(&first, &["REPLICAOF", "NO", "ONE"]);
+    // As Sentinels do with a primary that they replace.
+    ask(&first, &["CLIENT", "KILL", "TYPE", "normal"]);
+    until_up(&store).await;
+    caught_up(&store).await;
+    assert_eq!(books(&store, 1).await, before);
+}
