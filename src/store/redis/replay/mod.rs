@@ -102,6 +102,8 @@ pub(super) struct Replay {
     /// Locked to add an entry or to look at them, never across an await. Only this store's own core adds.
     ring: Mutex<Ring>,
     known: Mutex<Option<Seen>>,
+    /// What the last look found, if it had an answer: over that connection the server has said who it is.
+    looked: Mutex<Option<Seen>>,
     /// Until when others may be writing again what is missing.
     settles_at: Mutex<Option<Instant>>,
     wake: Arc<Notify>,
@@ -113,6 +115,7 @@ impl Replay {
             settings,
             ring: Mutex::default(),
             known: Mutex::new(None),
+            looked: Mutex::new(None),
             settles_at: Mutex::new(None),
             wake: Arc::default(),
         }
@@ -202,6 +205,10 @@ impl Replay {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn looked(&self) -> MutexGuard<'_, Option<Seen>> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn settles_at(&self) -> MutexGuard<'_, Option<Instant>> {
         self.settles_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -261,18 +268,31 @@ impl Inner {
         may_lack
     }
 
-    /// Asks the server for its generation.
+    /// Asks the server for its generation. A look without an answer may have met a replica, so the next one asks who it is.
     async fn look(&self) -> Result<Seen, StoreError> {
+        let before = *self.replay.looked();
+        let seen = self.look_after(before).await;
+        *self.replay.looked() = seen.as_ref().ok().copied();
+        seen
+    }
+
+    async fn look_after(&self, before: Option<Seen>) -> Result<Seen, StoreError> {
         let connection = self.connection.number().ok_or(StoreError::Unavailable)?;
+        let before = before.filter(|before| before.connection == connection);
         let next = Entropy::System.bytes().map(u64::from_le_bytes).map_err(|_| StoreError::Unavailable)?;
         let mut cmd = script::GENERATION.call(2);
         cmd.arg(&self.keyspace.meta).arg(&self.keyspace.revision).arg(format!("{next:016x}"));
+        cmd.arg(before.as_ref().map_or(&[][..], |before| &before.generation[..]));
         let answer = bytes(self.connection.call(&script::GENERATION, &cmd).await?)?;
         if self.connection.number() != Some(connection) {
             return Err(StoreError::Unavailable);
         }
         let (generation, rest) = answer.split_first_chunk::<16>().ok_or(StoreError::Corrupt)?;
-        Ok(Seen { generation: *generation, connection, is_named: rest == b"1" })
+        let is_named = match (rest.first(), before) {
+            (Some(b'-'), Some(before)) => before.is_named,
+            (said, _) => said == Some(&b'1'),
+        };
+        Ok(Seen { generation: *generation, connection, is_named })
     }
 
     async fn look_and_replay(self: &Arc<Self>, pass: &mut Option<Pass>) {

@@ -71,3 +71,35 @@ async fn a_primary_that_is_back_is_another_one() {
     caught_up(&store).await;
     assert_eq!(books(&store, 1).await, before);
 }
+
+/// A server formats hundreds of lines for `INFO`, as long as it takes it for some decisions, and each core looks twice a second.
+#[tokio::test]
+async fn a_server_is_asked_who_it_is_once_for_each_connection() {
+    let Some(server) = Server::start() else { return };
+    let store = server.store_keeping("acme", Clock::Manual(ManualClock::new(NOW)), keeping(600));
+    until_up(&store).await;
+    caught_up(&store).await;
+    let asked = || {
+        let statistics = ask(&server, &["INFO", "commandstats"]);
+        let calls = |line: &str| line.split_once("calls=")?.1.split(',').next()?.parse::<u64>().ok();
+        let line = statistics.lines().find(|line| line.starts_with("cmdstat_info:"));
+        line.and_then(calls).unwrap_or_default()
+    };
+    let before = asked();
+    for _ in 0..50 {
+        assert!(store.0.has_caught_up().await);
+    }
+    // This test asks as well.
+    assert_eq!(asked(), before + 1);
+    // Where the generation is another one, it is asked again.
+    ask(&server, &["HSET", &store.0.keyspace.meta, "generation", "0123456789abcdef"]);
+    caught_up(&store).await;
+    assert!(asked() > before + 2);
+    let before = asked();
+    ask(&server, &["CLIENT", "KILL", "TYPE", "normal"]);
+    until_up(&store).await;
+    caught_up(&store).await;
+    // Once, or twice where two looks were on their way.
+    let more = asked() - before;
+    assert!(more == 2 || more == 3, "{more}");
+}
