@@ -86,7 +86,14 @@ async fn is_of_then(server: &Process, (least, most, open): &(u64, u64, String), 
         assert_eq!((nanos(answer.cost), answer.already_recorded), (10, again));
     }
     assert_eq!(nanos(team_spend(&mut client, "team").await.spend.unwrap().spent), spent + 10);
-    assert_eq!(client.record_usage(used(later, 5, 5)).await.unwrap_err().code(), Code::NotFound);
+    // As after a failover, it is not said at once.
+    let mut refused = Code::Unavailable;
+    eventually("what came later is said to be unknown", async || {
+        refused = client.record_usage(used(later, 5, 5)).await.unwrap_err().code();
+        refused != Code::Unavailable
+    })
+    .await;
+    assert_eq!(refused, Code::NotFound);
 }
 
 /// A reservation that is made after a backup.

@@ -92,6 +92,13 @@ impl Seen {
     }
 }
 
+/// The answer to a look.
+struct Look {
+    seen: Seen,
+    /// How long ago the generation took the place of another, or a store was last writing again to it; `None`: neither ever.
+    replayed_ago: Option<Duration>,
+}
+
 /// What a store keeps, and what it knows of the server.
 ///
 /// Protocol: the task alone changes `known`, once what is kept is on the server of that generation. So whatever finds another generation than
@@ -123,6 +130,12 @@ impl Replay {
 
     pub(super) const fn is_on(&self) -> bool {
         !self.settings.window.is_zero()
+    }
+
+    /// How long after another generation was found others may still be writing again what is missing.
+    fn settles_within(&self) -> Duration {
+        let (least, most) = SETTLES;
+        self.settings.window.clamp(least, most)
     }
 
     /// Keeps a reservation.
@@ -260,45 +273,50 @@ impl Inner {
         if self.replay.settles_at().is_some_and(|at| Instant::now() < at) {
             return true;
         }
-        let Ok(seen) = self.look().await else { return true };
-        let may_lack = self.replay.known().is_some_and(|known| seen.may_lack(&known));
+        let Ok(look) = self.look().await else { return true };
+        let may_lack = self.replay.known().is_some_and(|known| look.seen.may_lack(&known));
         if may_lack {
             self.replay.wake.notify_one();
         }
-        may_lack
+        // A store that is new has no earlier server to compare this one with, but others may be writing to it again.
+        may_lack || look.replayed_ago.is_some_and(|ago| ago < self.replay.settles_within())
     }
 
     /// Asks the server for its generation. A look without an answer may have met a replica, so the next one asks who it is.
-    async fn look(&self) -> Result<Seen, StoreError> {
+    async fn look(&self) -> Result<Look, StoreError> {
         let before = *self.replay.looked();
-        let seen = self.look_after(before).await;
-        *self.replay.looked() = seen.as_ref().ok().copied();
-        seen
+        let look = self.look_after(before).await;
+        *self.replay.looked() = look.as_ref().ok().map(|look| look.seen);
+        look
     }
 
-    async fn look_after(&self, before: Option<Seen>) -> Result<Seen, StoreError> {
+    async fn look_after(&self, before: Option<Seen>) -> Result<Look, StoreError> {
         let connection = self.connection.number().ok_or(StoreError::Unavailable)?;
         let before = before.filter(|before| before.connection == connection);
         let next = Entropy::System.bytes().map(u64::from_le_bytes).map_err(|_| StoreError::Unavailable)?;
         let mut cmd = script::GENERATION.call(2);
         cmd.arg(&self.keyspace.meta).arg(&self.keyspace.revision).arg(format!("{next:016x}"));
-        cmd.arg(before.as_ref().map_or(&[][..], |before| &before.generation[..]));
+        let generation = |seen: Option<Seen>| seen.map_or_else(Vec::new, |seen| seen.generation.to_vec());
+        cmd.arg(generation(before)).arg(generation(*self.replay.known()));
         let answer = bytes(self.connection.call(&script::GENERATION, &cmd).await?)?;
         if self.connection.number() != Some(connection) {
             return Err(StoreError::Unavailable);
         }
         let (generation, rest) = answer.split_first_chunk::<16>().ok_or(StoreError::Corrupt)?;
-        let is_named = match (rest.first(), before) {
-            (Some(b'-'), Some(before)) => before.is_named,
-            (said, _) => said == Some(&b'1'),
+        let (said, ago) = rest.split_first().ok_or(StoreError::Corrupt)?;
+        let is_named = match before {
+            Some(before) if *said == b'-' => before.is_named,
+            _ => *said == b'1',
         };
-        Ok(Seen { generation: *generation, connection, is_named })
+        let ago = str::from_utf8(ago).ok().and_then(|ago| ago.parse().ok());
+        let seen = Seen { generation: *generation, connection, is_named };
+        Ok(Look { seen, replayed_ago: ago.map(Duration::from_millis) })
     }
 
     async fn look_and_replay(self: &Arc<Self>, pass: &mut Option<Pass>) {
         let (begun, number) = (Instant::now(), self.replay.ring().next());
         // The next turn tries again.
-        let Ok(seen) = self.look().await else { return };
+        let Ok(Look { seen, .. }) = self.look().await else { return };
         let known = *self.replay.known();
         if known.is_none_or(|known| !seen.may_lack(&known)) {
             (*self.replay.known(), *pass) = (Some(seen), None);
@@ -310,8 +328,7 @@ impl Inner {
         if self.gives_up((seen, begun), pass) {
             return;
         }
-        let (least, most) = SETTLES;
-        *self.replay.settles_at() = Some(begun + self.replay.settings.window.clamp(least, most));
+        *self.replay.settles_at() = Some(begun + self.replay.settles_within());
         let mut current = self.pass_for(seen, begun, pass.take());
         if let Err(error) = self.go_on(&mut current).await {
             tracing::debug!(%error, "not all of what redis has forgotten can be booked again yet");
@@ -322,7 +339,7 @@ impl Inner {
     /// Whether what is kept is on the server that answers now.
     #[cfg(test)]
     pub(super) async fn has_caught_up(&self) -> bool {
-        let seen = self.look().await.ok();
+        let seen = self.look().await.ok().map(|look| look.seen);
         seen.is_some() && *self.replay.known() == seen
     }
 

@@ -103,3 +103,45 @@ async fn a_server_is_asked_who_it_is_once_for_each_connection() {
     let more = asked() - before;
     assert!(more == 2 || more == 3, "{more}");
 }
+
+/// A replica that starts after a failover has no earlier server to compare this one with, and others may be about to write to it again.
+#[tokio::test]
+async fn a_store_that_is_new_does_not_say_that_what_another_may_write_again_is_unknown() {
+    let Some(mut server) = Server::start_with(&APPENDS) else { return };
+    let clock = || Clock::Manual(ManualClock::new(NOW));
+    let first = server.store_keeping("acme", clock(), keeping(1));
+    until_up(&first).await;
+    caught_up(&first).await;
+    let id = ReservationId([9; 16]);
+    // Nothing was forgotten yet, and a new deployment is not made to wait.
+    assert_eq!(first.find(id).await, Ok(None));
+    drop(first);
+    server.kill();
+    server.restart_with(&APPENDS);
+    let new = server.store_keeping("acme", clock(), keeping(1));
+    until_up(&new).await;
+    let start = Instant::now();
+    assert_eq!(new.find(id).await, Err(StoreError::Unavailable));
+    let settled = async |store: &RedisStore| {
+        let since = Instant::now();
+        while store.find(id).await != Ok(None) {
+            assert!(since.elapsed() < Duration::from_secs(20), "it is never said to be unknown");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    settled(&new).await;
+    assert!(start.elapsed() > Duration::from_secs(1), "{:?}", start.elapsed());
+    // A server that does not say itself that it is another one: a replica that knew the one before does.
+    let earlier = server.store_keeping("acme", clock(), keeping(1));
+    until_up(&earlier).await;
+    caught_up(&earlier).await;
+    ask(&server, &["HSET", &earlier.0.keyspace.meta, "generation", "0123456789abcdef"]);
+    let new = server.store_keeping("acme", clock(), keeping(1));
+    until_up(&new).await;
+    let start = Instant::now();
+    while new.find(id).await != Err(StoreError::Unavailable) {
+        assert!(start.elapsed() < Duration::from_secs(20), "another replica may be writing it again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    settled(&new).await;
+}
