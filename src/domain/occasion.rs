@@ -104,6 +104,9 @@ pub enum Occasion {
         refused: u64,
         /// Why it acknowledges no more; empty: it does.
         lost: Arc<str>,
+        /// What else is wrong with its disk; empty: nothing is known.
+        #[serde(default, skip_serializing_if = "str::is_empty")]
+        fault: Arc<str>,
     },
     /// Many reservations of a team have expired without a report.
     UnsettledHigh {

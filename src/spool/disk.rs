@@ -1,15 +1,14 @@
 //! The tables of the spool, and what is done in them.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{Connection, Error, OptionalExtension as _, Transaction, params};
 
-use super::{About, Entry, Kept, NotKept, SpoolState, Taken};
-use crate::{
-    domain::Timestamp,
-    store::{ReservationId, embedded::open_database},
+use super::{
+    About, Entry, Kept, NotKept, SpoolState, Taken,
+    row::{int, is_damaged, read, sum, uint},
 };
+use crate::{domain::Timestamp, store::embedded::open_database};
 
 /// The version of the layout below, kept in SQLite's `user_version`.
 pub(super) const LAYOUT: i64 = 1;
@@ -36,6 +35,13 @@ const CREATE: &str = "
         record BLOB NOT NULL, refused_at INTEGER NOT NULL, why TEXT NOT NULL, in_words TEXT NOT NULL);
 ";
 
+/// A row that is not what was written, as one of `refused`: what of it has the right type.
+pub(super) const ASIDE: &str = "
+    SELECT place, lower(hex(coalesce(id, ''))), CASE typeof(at) WHEN 'integer' THEN at ELSE 0 END,
+        CASE typeof(team) WHEN 'text' THEN team ELSE '' END, CASE typeof(cost) WHEN 'integer' THEN cost END,
+        coalesce(record, ''), ?, 'damaged', ''
+    FROM spooled WHERE place = ?";
+
 /// The database of the spool.
 pub(super) struct Disk {
     pub(super) connection: Connection,
@@ -44,6 +50,8 @@ pub(super) struct Disk {
     /// The bytes that are left for the log.
     wal_room: u64,
     page_size: u64,
+    /// The last place that this process has given.
+    last: Cell<i64>,
 }
 
 impl Disk {
@@ -60,7 +68,17 @@ impl Disk {
         connection.pragma_update(None, "journal_size_limit", WAL_PAGES * page_size)?;
         let [wal_room, page_size] =
             [(WAL_PAGES + COMMIT_PAGES) * page_size, page_size].map(i64::unsigned_abs);
-        Ok(Self { connection, max_bytes, wal_room, page_size })
+        Ok(Self { connection, max_bytes, wal_room, page_size, last: Cell::new(0) })
+    }
+
+    /// The bytes that it may take.
+    pub(super) const fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    /// The last place that it has given since it was opened; 0: none.
+    pub(super) const fn last(&self) -> i64 {
+        self.last.get()
     }
 
     /// The layout as found; 0: an empty database.
@@ -71,16 +89,13 @@ impl Disk {
     /// Creates the tables.
     pub(super) fn create(&mut self) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
-        transaction.execute_batch(CREATE)?;
-        transaction.pragma_update(None, "application_id", APPLICATION)?;
-        transaction.pragma_update(None, "user_version", LAYOUT)?;
+        create(&transaction)?;
         transaction.commit()
     }
 
     /// Its name, and the organization whose reports it holds; `None`: it is new.
     pub(super) fn about(&self) -> rusqlite::Result<Option<(String, String)>> {
-        let about = "SELECT name, organization FROM about";
-        self.connection.query_row(about, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+        about(&self.connection)
     }
 
     /// It is named so, and holds reports of `organization` from now on.
@@ -89,14 +104,22 @@ impl Disk {
         Ok(())
     }
 
-    /// Counts what there is.
+    /// Counts what there is. Of a damaged record what can be read is counted, until it is taken and put aside.
     pub(super) fn count(&self, state: &mut SpoolState) -> rusqlite::Result<()> {
-        let mut select = self
-            .connection
-            .prepare_cached("SELECT team, count(*), coalesce(sum(cost), 0) FROM spooled GROUP BY team")?;
-        let rows = select
-            .query_map([], |row| Ok((Arc::from(row.get::<_, String>(0)?), (uint(row, 1)?, uint(row, 2)?))))?;
-        state.teams = rows.collect::<rusqlite::Result<BTreeMap<_, _>>>()?;
+        let mut select = self.connection.prepare_cached("SELECT team, cost FROM spooled")?;
+        let mut rows = select.query([])?;
+        let mut teams = BTreeMap::<Arc<str>, (u64, u64)>::new();
+        while let Some(row) = rows.next()? {
+            let team = row.get_ref(0)?.as_str().unwrap_or_default();
+            let cost = row.get_ref(1)?.as_i64().ok().and_then(|cost| u64::try_from(cost).ok()).unwrap_or(0);
+            if !teams.contains_key(team) {
+                teams.insert(team.into(), (0, 0));
+            }
+            if let Some((records, sum)) = teams.get_mut(team) {
+                (*records, *sum) = (*records + 1, sum.saturating_add(cost));
+            }
+        }
+        state.teams = teams;
         self.measure(state)
     }
 
@@ -105,7 +128,8 @@ impl Disk {
         state.records = state.teams.values().map(|(records, _)| records).sum();
         state.cost_nanos = state.teams.values().map(|(_, cost)| cost).sum();
         let mut oldest = self.connection.prepare_cached("SELECT at FROM spooled ORDER BY place LIMIT 1")?;
-        state.oldest = oldest.query_row([], |row| Ok(Timestamp(uint(row, 0)?))).optional()?;
+        let at = oldest.query_row([], |row| Ok(uint(row, 0).ok())).optional()?;
+        state.oldest = at.flatten().map(Timestamp);
         let mut refused = self.connection.prepare_cached("SELECT count(*) FROM refused")?;
         state.refused = refused.query_row([], |row| uint(row, 0))?;
         state.bytes = self.bytes()?;
@@ -151,8 +175,17 @@ impl Disk {
     ) -> rusqlite::Result<Result<Kept, NotKept>> {
         let Entry { id, about, record } = entry;
         let mut known = self.connection.prepare_cached("SELECT * FROM spooled WHERE id = ?")?;
-        if let Some(found) = known.query_row([&id.0[..]], read).optional()? {
-            return Ok(Ok(Kept::Already(found.entry.about)));
+        match known.query_row([&id.0[..]], read).optional() {
+            Ok(Some(found)) => return Ok(Ok(Kept::Already(found.entry.about))),
+            Ok(None) => {}
+            Err(error) if is_damaged(&error) => {
+                // This is what it said, or its gateway would not repeat it.
+                let place = "SELECT place FROM spooled WHERE id = ?";
+                let place = self.connection.query_row(place, [&id.0[..]], |row| row.get(0))?;
+                self.put_aside_damaged(place, about.at, &error)?;
+                self.count(state)?;
+            }
+            Err(error) => return Err(error),
         }
         if !self.has_room(record.len())? {
             return Ok(Err(NotKept::Full));
@@ -171,8 +204,9 @@ impl Disk {
             tried_at.map(|at| int(at.0)),
             sum(entry),
         ])?;
+        self.last.set(self.connection.last_insert_rowid());
         let (records, cost) = state.teams.entry(Arc::clone(team)).or_default();
-        (*records, *cost) = (*records + 1, *cost + cost_nanos.unwrap_or(0));
+        (*records, *cost) = (*records + 1, cost.saturating_add(cost_nanos.unwrap_or(0)));
         Ok(Ok(Kept::New))
     }
 
@@ -191,7 +225,7 @@ impl Disk {
         let places = places.collect::<rusqlite::Result<Vec<_>>>()?;
         let mut whole = self.connection.prepare_cached("SELECT * FROM spooled WHERE place = ?")?;
         let mut update = self.connection.prepare_cached("UPDATE spooled SET tried = ? WHERE place = ?")?;
-        let mut taken = Vec::with_capacity(places.len());
+        let (mut taken, mut has_damaged) = (Vec::with_capacity(places.len()), false);
         for place in places {
             match whole.query_row([place], read) {
                 Ok(found) => {
@@ -200,31 +234,51 @@ impl Disk {
                     }
                     taken.push(found);
                 }
-                Err(error @ rusqlite::Error::FromSqlConversionFailure(..)) => {
-                    tracing::error!(%error, "a report of usage in the spool is damaged; it is kept aside");
-                    self.put_aside_damaged(place, now, state)?;
+                Err(error) if is_damaged(&error) => {
+                    self.put_aside_damaged(place, now, &error)?;
+                    has_damaged = true;
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(taken)
+        if has_damaged {
+            self.count(state)?;
+        }
+        match taken.is_empty() && has_damaged {
+            // Those are no longer there, and others may be behind them.
+            true => self.take((after, count), now, state),
+            false => Ok(taken),
+        }
     }
 
-    fn put_aside_damaged(&self, place: i64, now: Timestamp, state: &mut SpoolState) -> rusqlite::Result<()> {
-        self.connection.execute(
-            "INSERT OR REPLACE INTO refused SELECT place, lower(hex(id)), at, team, cost, record, ?, 'damaged', '' \
-             FROM spooled WHERE place = ?",
-            [int(now.0), place],
-        )?;
-        self.connection.execute("DELETE FROM spooled WHERE place = ?", [place])?;
-        self.count(state)
+    /// Moves a row that is not what was written to `refused`. What is there is to be counted again afterwards.
+    fn put_aside_damaged(&self, place: i64, now: Timestamp, error: &Error) -> rusqlite::Result<()> {
+        tracing::error!(%error, "a report of usage in the spool is damaged; it is kept aside");
+        let mut insert =
+            self.connection.prepare_cached(&format!("INSERT OR REPLACE INTO refused {ASIDE}"))?;
+        insert.execute([int(now.0), place])?;
+        let mut delete = self.connection.prepare_cached("DELETE FROM spooled WHERE place = ?")?;
+        delete.execute([place])?;
+        Ok(())
     }
 
-    /// Removes the record at `place`; `None`: there is none.
-    pub(super) fn remove(&self, place: u64, state: &mut SpoolState) -> rusqlite::Result<Option<Entry>> {
+    /// Removes the record at `place`; `None`: there is none that is whole. One that was damaged since it was taken is put aside.
+    pub(super) fn remove(
+        &self,
+        place: u64,
+        now: Timestamp,
+        state: &mut SpoolState,
+    ) -> rusqlite::Result<Option<Entry>> {
         let mut select = self.connection.prepare_cached("SELECT * FROM spooled WHERE place = ?")?;
-        let Some(Taken { entry, .. }) = select.query_row([int(place)], read).optional()? else {
-            return Ok(None);
+        let entry = match select.query_row([int(place)], read).optional() {
+            Ok(Some(Taken { entry, .. })) => entry,
+            Ok(None) => return Ok(None),
+            Err(error) if is_damaged(&error) => {
+                self.put_aside_damaged(int(place), now, &error)?;
+                self.count(state)?;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
         };
         let mut delete = self.connection.prepare_cached("DELETE FROM spooled WHERE place = ?")?;
         delete.execute([int(place)])?;
@@ -268,42 +322,15 @@ pub(super) fn begin(connection: &Connection) -> rusqlite::Result<Transaction<'_>
     Transaction::new_unchecked(connection, rusqlite::TransactionBehavior::Immediate)
 }
 
-/// A record from a row of `spooled`, if it is what was written.
-fn read(row: &Row<'_>) -> rusqlite::Result<Taken> {
-    let id: [u8; 16] = row.get(1)?;
-    let about = About {
-        at: Timestamp(uint(row, 2)?),
-        digest: row.get::<_, i64>(3)?.cast_unsigned(),
-        team: Arc::from(row.get::<_, String>(4)?),
-        cost_nanos: row.get::<_, Option<i64>>(5)?.map(|cost| u64::try_from(cost).unwrap_or(0)),
-        tried_at: row.get::<_, Option<i64>>(7)?.map(|at| Timestamp(u64::try_from(at).unwrap_or(0))),
-    };
-    let entry = Entry { id: ReservationId(id), about, record: Bytes::from(row.get::<_, Vec<u8>>(6)?) };
-    if row.get::<_, i64>(8)? == sum(&entry) {
-        return Ok(Taken { place: uint(row, 0)?, entry });
-    }
-    let damaged = format!("the record {} of the spool fails its check sum", entry.id);
-    Err(rusqlite::Error::FromSqlConversionFailure(8, rusqlite::types::Type::Integer, damaged.into()))
+/// Creates the tables in a database that is empty, within a transaction.
+pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(CREATE)?;
+    connection.pragma_update(None, "application_id", APPLICATION)?;
+    connection.pragma_update(None, "user_version", LAYOUT)
 }
 
-/// The check sum of a record: the first eight bytes of BLAKE3 over what does not change of it.
-fn sum(Entry { id, about, record }: &Entry) -> i64 {
-    let About { team, cost_nanos, at, digest, .. } = about;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&id.0).update(&at.0.to_le_bytes()).update(&digest.to_le_bytes());
-    hasher.update(&cost_nanos.map_or(u64::MAX, |cost| cost).to_le_bytes());
-    hasher.update(&(team.len() as u64).to_le_bytes()).update(team.as_bytes()).update(record);
-    let mut first_eight = [0; 8];
-    hasher.finalize_xof().fill(&mut first_eight);
-    i64::from_le_bytes(first_eight)
-}
-
-/// SQLite's integers are signed; anything beyond their range becomes the largest.
-fn int(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn uint(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
-    let value: i64 = row.get(at)?;
-    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(at, value))
+/// The name and the organization in a database.
+pub(super) fn about(connection: &Connection) -> rusqlite::Result<Option<(String, String)>> {
+    let about = "SELECT name, organization FROM about";
+    connection.query_row(about, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }

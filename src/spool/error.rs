@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
+use super::rescue::RescueError;
+
 /// Why a directory cannot be opened as a spool.
 #[derive(Debug, Error)]
 pub enum SpoolOpenError {
@@ -57,8 +59,7 @@ pub enum SpoolOpenError {
     },
     /// The database cannot be read or written.
     #[error(
-        "cannot open the spool in `{}`: {source}. If it is damaged, move the directory away, keep it for what can be read of it, and \
-         start again",
+        "cannot open the spool in `{}`: {source}; mend its disk or permissions, or move the directory away, keep it, and start again",
         path.display()
     )]
     Database {
@@ -66,6 +67,18 @@ pub enum SpoolOpenError {
         path: PathBuf,
         /// Why.
         source: rusqlite::Error,
+    },
+    /// A part of the database is damaged, and the rest cannot be moved into a new one.
+    #[error(
+        "a part of the spool in `{}` is damaged, and what can be read of it cannot be moved: {error}. Nothing was changed: make room there, or \
+         move the directory away, keep it, and start again",
+        path.display()
+    )]
+    Rescue {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        error: RescueError,
     },
     /// Its thread cannot be started.
     #[error("cannot start the thread of the spool: {0}")]

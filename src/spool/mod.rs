@@ -8,11 +8,15 @@
 //! - That a record is about to be delivered is on disk before it is ([`Spool::take`]): after a crash it is known which ones the store may
 //!   have already.
 //! - The bound is on bytes of the disk: pages in use, and the write-ahead log.
+//! - A damaged record is put aside as well, and a database that cannot be read as a whole is kept beside a new one, which has what can be
+//!   (`rescue`).
 //! - A disk that fails to sync, or a directory that was moved, ends it until a restart: nothing more is acknowledged.
 
 mod disk;
 mod error;
 mod open;
+mod rescue;
+mod row;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -27,8 +31,11 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-pub use self::error::{NotKept, SpoolOpenError};
 use self::worker::Job;
+pub use self::{
+    error::{NotKept, SpoolOpenError},
+    rescue::RescueError,
+};
 use crate::{domain::Timestamp, store::ReservationId};
 
 /// Jobs that wait for the thread; more wait for room, within the deadlines of their calls.
@@ -99,6 +106,8 @@ pub struct SpoolState {
     pub max_bytes: u64,
     /// Records that were refused for good and are kept aside.
     pub refused: u64,
+    /// Damaged databases that are kept beside it: records in them could not be read.
+    pub damaged: u64,
     /// Records that were acknowledged since the process started.
     pub kept: u64,
     /// Records that were delivered since.
@@ -110,12 +119,24 @@ pub struct SpoolState {
 }
 
 impl SpoolState {
-    /// Whether people have to look at it: records wait for long, or take most of the room, or were refused, or no more are acknowledged.
+    /// Whether people have to look at it: records wait for long, or take most of the room, or were refused, or could not be read, or no more are acknowledged.
     #[must_use]
     pub fn is_backlog(&self, now: Timestamp) -> bool {
         let is_old = self.oldest.is_some_and(|oldest| now.since(oldest) >= BACKLOG_MS);
         let is_large = self.records > 0 && self.bytes >= self.max_bytes / 4 * 3;
-        is_old || is_large || self.refused > 0 || self.lost.is_some()
+        is_old || is_large || self.refused > 0 || self.damaged > 0 || self.lost.is_some()
+    }
+
+    /// What is wrong with its disk, in words; empty: nothing is known.
+    #[must_use]
+    pub fn fault(&self) -> String {
+        match self.damaged {
+            0 => String::new(),
+            1 => "a part of it could not be read, and is kept beside it in `damaged-1.db`".to_owned(),
+            count => {
+                format!("parts of it could not be read, and are kept beside it in {count} damaged databases")
+            }
+        }
     }
 }
 

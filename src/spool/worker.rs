@@ -8,6 +8,9 @@ use tracing::{error, warn};
 use super::{
     Entry, Kept, NotKept, Shared, SpoolState, Taken,
     disk::{self, Disk},
+    open::{self, Opened},
+    rescue::{self, RescueError, Rest},
+    row::is_damaged_page,
 };
 use crate::{
     domain::Timestamp,
@@ -66,7 +69,10 @@ fn tell<T>(answer: Answer<T>, result: Result<T, NotKept>) {
 
 /// The thread.
 pub(super) struct Worker {
-    disk: Disk,
+    /// `None`: it is damaged, and nothing could be made of it.
+    disk: Option<Disk>,
+    /// The name of the spool, and the organization whose reports it holds.
+    about: (String, String),
     shared: Arc<Shared>,
     queue: mpsc::Receiver<Job>,
     is_failing: bool,
@@ -75,13 +81,9 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) const fn new(
-        disk: Disk,
-        claim: Claim,
-        shared: Arc<Shared>,
-        queue: mpsc::Receiver<Job>,
-    ) -> Self {
-        Self { disk, shared, queue, is_failing: false, claim }
+    pub(super) fn new(opened: Opened, shared: Arc<Shared>, queue: mpsc::Receiver<Job>) -> Self {
+        let Opened { disk, about, claim, .. } = opened;
+        Self { disk: Some(disk), about, shared, queue, is_failing: false, claim }
     }
 
     /// Works until no one can ask for anything more.
@@ -98,9 +100,13 @@ impl Worker {
             jobs.drain(..).for_each(Job::fail);
             return;
         }
+        let Some(disk) = &self.disk else { return };
+        if jobs.iter().any(|job| matches!(job, Job::Recount(_))) {
+            state.damaged = rescue::kept(self.claim.directory());
+        }
         let (before, mut done) = (state.clone(), Vec::with_capacity(jobs.len()));
         let kept_before = before.kept;
-        let committed = self.commit(jobs, &mut state, &mut done);
+        let committed = commit(disk, jobs, &mut state, &mut done);
         let failed = committed.is_err();
         match committed {
             Ok(()) => {
@@ -118,6 +124,9 @@ impl Worker {
                     error!(%error, "the spool cannot be read or written: no report is acknowledged by it");
                 }
                 self.is_failing = true;
+                if is_damaged_page(&error) {
+                    self.mend(&mut state);
+                }
             }
         }
         // After it, as what is acknowledged has to be where the next process looks for it.
@@ -139,51 +148,73 @@ impl Worker {
         jobs.drain(..).for_each(Job::fail);
     }
 
-    /// Does the jobs in one transaction, as far as it fails.
-    fn commit(
-        &self,
-        jobs: &mut Vec<Job>,
-        state: &mut SpoolState,
-        done: &mut Vec<Done>,
-    ) -> rusqlite::Result<()> {
-        let (had, disk) = (state.records, &self.disk);
-        let transaction = disk::begin(&disk.connection)?;
-        for job in jobs.drain(..) {
-            match job {
-                Job::Keep(entry, answer) => {
-                    let kept = disk.put(&entry, state)?;
-                    state.kept += u64::from(kept == Ok(Kept::New));
-                    done.push(Done::Kept(answer, kept));
-                }
-                Job::Take { after, count, now, answer } => {
-                    done.push(Done::Taken(answer, disk.take((after, count), now, state)?));
-                }
-                Job::Delivered(places, answer) => {
-                    for place in places {
-                        state.delivered += u64::from(disk.remove(place, state)?.is_some());
-                    }
-                    done.push(Done::Nothing(answer));
-                }
-                Job::SetAside { place, now, why, in_words, answer } => {
-                    if let Some(entry) = disk.remove(place, state)? {
-                        disk.refuse((place, &entry), now, (&why, &in_words))?;
-                    }
-                    done.push(Done::Nothing(answer));
-                }
-                Job::Recount(answer) => done.push(Done::Nothing(answer)),
-            }
+    /// Goes on with what can be read of a damaged database.
+    fn mend(&mut self, state: &mut SpoolState) {
+        if let Err(error) = self.try_to_mend(state) {
+            error!(%error, "what can be read of the spool cannot be moved to a new database");
+            state.lost = Some(
+                "a part of it is damaged, and the rest cannot be moved; see the log, make room, then restart",
+            );
         }
-        transaction.commit()?;
-        // What follows tells and tidies; what was asked for is done.
-        let is_emptied = had > 0 && state.teams.is_empty();
-        let tidied = if is_emptied { disk.shrink() } else { Ok(()) };
-        if let Err(error) = tidied.and_then(|()| disk.measure(state)) {
-            warn!(%error, "the spool cannot tell how much it keeps");
-        }
+    }
+
+    fn try_to_mend(&mut self, state: &mut SpoolState) -> Result<(), RescueError> {
+        let Some(disk) = self.disk.take() else { return Ok(()) };
+        let rest = Rest { about: Some(self.about.clone()), last: disk.last(), now: open::now() };
+        let max_bytes = disk.max_bytes();
+        rescue::rescue(disk.connection, &mut self.claim, rest)?;
+        let disk = Disk::open(&self.claim.database(), max_bytes)?;
+        state.damaged = rescue::kept(self.claim.directory());
+        disk.count(state)?;
+        self.disk = Some(disk);
         Ok(())
     }
 
     fn state(&self) -> SpoolState {
         self.shared.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
+}
+
+/// Does the jobs in one transaction, as far as it fails.
+fn commit(
+    disk: &Disk,
+    jobs: &mut Vec<Job>,
+    state: &mut SpoolState,
+    done: &mut Vec<Done>,
+) -> rusqlite::Result<()> {
+    let had = state.records;
+    let transaction = disk::begin(&disk.connection)?;
+    for job in jobs.drain(..) {
+        match job {
+            Job::Keep(entry, answer) => {
+                let kept = disk.put(&entry, state)?;
+                state.kept += u64::from(kept == Ok(Kept::New));
+                done.push(Done::Kept(answer, kept));
+            }
+            Job::Take { after, count, now, answer } => {
+                done.push(Done::Taken(answer, disk.take((after, count), now, state)?));
+            }
+            Job::Delivered(places, answer) => {
+                for place in places {
+                    state.delivered += u64::from(disk.remove(place, open::now(), state)?.is_some());
+                }
+                done.push(Done::Nothing(answer));
+            }
+            Job::SetAside { place, now, why, in_words, answer } => {
+                if let Some(entry) = disk.remove(place, now, state)? {
+                    disk.refuse((place, &entry), now, (&why, &in_words))?;
+                }
+                done.push(Done::Nothing(answer));
+            }
+            Job::Recount(answer) => done.push(Done::Nothing(answer)),
+        }
+    }
+    transaction.commit()?;
+    // What follows tells and tidies; what was asked for is done.
+    let is_emptied = had > 0 && state.teams.is_empty();
+    let tidied = if is_emptied { disk.shrink() } else { Ok(()) };
+    if let Err(error) = tidied.and_then(|()| disk.measure(state)) {
+        warn!(%error, "the spool cannot tell how much it keeps");
+    }
+    Ok(())
 }

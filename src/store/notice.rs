@@ -311,8 +311,21 @@ mod tests {
                     oldest: Timestamp(7),
                     refused: 1,
                     lost: text(""),
+                    fault: text(""),
                 },
                 r#"{"kind":"spool_backlog","spool":"1f2e3d4c","replica":"gate-1:1","records":3,"oldest":7,"refused":1,"lost":""}"#,
+            ),
+            (
+                Occasion::SpoolBacklog {
+                    spool: text("1f2e3d4c"),
+                    replica: text("gate-1:1"),
+                    records: 0,
+                    oldest: Timestamp(0),
+                    refused: 0,
+                    lost: text(""),
+                    fault: text("f"),
+                },
+                r#"{"kind":"spool_backlog","spool":"1f2e3d4c","replica":"gate-1:1","records":0,"oldest":0,"refused":0,"lost":"","fault":"f"}"#,
             ),
             (
                 Occasion::UnsettledHigh { team: text("a"), expired: 12, total: 40 },

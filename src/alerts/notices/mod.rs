@@ -128,16 +128,17 @@ fn detail(alert: &mut Alert, snapshot: &Snapshot, Notice { at, resolved, occasio
 
 /// What is known of a backlog; what is not is left out.
 fn of_backlog(occasion: &Occasion) -> BTreeMap<String, String> {
-    let Occasion::SpoolBacklog { spool, replica, records, oldest, refused, lost } = occasion else {
+    let Occasion::SpoolBacklog { spool, replica, records, oldest, refused, lost, fault } = occasion else {
         return BTreeMap::new();
     };
+    let error = if lost.is_empty() { fault } else { lost };
     let known = [
         ("spool", spool.to_string()),
         ("replica", replica.to_string()),
         ("record_count", records.to_string()),
         ("oldest_time", set(*oldest)),
         ("refused_count", refused.to_string()),
-        ("error", lost.to_string()),
+        ("error", error.to_string()),
     ];
     let known = known.into_iter().filter(|(_, value)| !value.is_empty());
     known.map(|(name, value)| (name.to_owned(), value)).collect()
@@ -196,8 +197,8 @@ pub(super) fn summary(occasion: &Occasion, resolved: Option<Timestamp>) -> Strin
                 if finding.is_empty() { file } else { finding }
             }),
         },
-        Occasion::SpoolBacklog { replica, records, oldest, refused, lost, .. } => {
-            backlog(is_over, replica, (*records, *oldest), *refused, lost)
+        Occasion::SpoolBacklog { replica, records, oldest, refused, lost, fault, .. } => {
+            backlog(is_over, replica, (*records, *oldest), *refused, [lost, fault])
         }
         Occasion::StoreOutage { start, degraded, spooled, .. } => {
             let mut decided = match degraded {
@@ -266,7 +267,7 @@ fn backlog(
     replica: &str,
     (records, oldest): (u64, Timestamp),
     refused: u64,
-    lost: &str,
+    [lost, fault]: [&str; 2],
 ) -> String {
     if is_over {
         return format!("All reports of usage that {replica} had kept are booked");
@@ -284,6 +285,9 @@ fn backlog(
     }
     if !lost.is_empty() {
         parts.push(format!("no more are acknowledged: {lost}"));
+    }
+    if !fault.is_empty() {
+        parts.push(fault.to_owned());
     }
     format!("At {replica}: {}", parts.join("; "))
 }

@@ -304,6 +304,7 @@ fn what_the_service_sees_is_said_in_numbers() {
         oldest: if records > 0 { AT } else { Timestamp(0) },
         refused,
         lost: lost.into(),
+        fault: "".into(),
     };
     let facts = json!({
         "spool": "1f2e3d4c", "replica": "gate-1:1", "record_count": "1200", "oldest_time": "2026-11-24T10:00:00.123Z",
@@ -321,6 +322,18 @@ fn what_the_service_sees_is_said_in_numbers() {
     let summary =
         "At gate-1:1: 2 were refused and are kept aside; no more are acknowledged: its directory was moved";
     assert_eq!((&told["summary"], &told["facts"]["oldest_time"]), (&summary.into(), &Value::Null));
+    let Occasion::SpoolBacklog { spool, replica, records, oldest, refused, lost, .. } = backlog(0, 0, "")
+    else {
+        unreachable!()
+    };
+    let fault = "its disk fails: disk I/O error".into();
+    let told =
+        alert(&Occasion::SpoolBacklog { spool, replica, records, oldest, refused, lost, fault }, false);
+    let summary = "At gate-1:1: its disk fails: disk I/O error";
+    assert_eq!(
+        (&told["summary"], &told["facts"]["error"]),
+        (&summary.into(), &"its disk fails: disk I/O error".into())
+    );
     let own = json!({ "expired_count": "12", "request_count": "40" });
     let opened = "12 of 40 reservations of bot expired without a report of their usage";
     lasts(

@@ -110,6 +110,19 @@ impl Claim {
         self.path.join(self.name)
     }
 
+    /// Claims the file that the database's path leads to now, since this process has put another there.
+    ///
+    /// # Errors
+    /// It cannot be opened or locked.
+    pub(crate) fn renew(&mut self) -> io::Result<()> {
+        let database = OpenOptions::new().read(true).write(true).open(self.database())?;
+        database.try_lock()?;
+        self.identity = identity(&database.metadata()?);
+        self.database = database;
+        narrow(&self.path, self.name);
+        Ok(())
+    }
+
     /// Whether the database's path still leads to this file. If that cannot be checked, it is assumed.
     pub(crate) fn is_in_place(&self) -> bool {
         match fs::metadata(self.database()) {

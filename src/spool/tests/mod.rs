@@ -1,3 +1,5 @@
+mod damage;
+
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use tempfile::TempDir;
@@ -68,6 +70,7 @@ fn people_are_told_of_what_does_not_pass_by_itself() {
     assert!(!few.is_backlog(NOW.plus(BACKLOG_MS - 1)) && few.is_backlog(NOW.plus(BACKLOG_MS)));
     assert!(SpoolState { bytes: 75, ..few.clone() }.is_backlog(NOW));
     assert!(SpoolState { refused: 1, ..quiet.clone() }.is_backlog(NOW));
+    assert!(SpoolState { damaged: 1, ..quiet.clone() }.is_backlog(NOW));
     assert!(SpoolState { lost: Some("moved"), ..quiet }.is_backlog(NOW));
 }
 
@@ -174,23 +177,6 @@ async fn nothing_is_acknowledged_in_a_directory_that_was_moved() {
     drop(spool);
     let spool = Spool::open(&there, ROOM, "acme").unwrap();
     assert!(spool.state().records >= 1);
-}
-
-#[tokio::test]
-async fn a_damaged_record_is_kept_aside_and_the_others_are_taken() {
-    let dir = TempDir::new().unwrap();
-    let spool = open(&dir);
-    for number in 1..=3 {
-        spool.keep(entry(number, "a", Some(10))).await.unwrap();
-    }
-    drop(spool);
-    let database = rusqlite::Connection::open(dir.path().join("spool.db")).unwrap();
-    database.execute("UPDATE spooled SET cost = 999 WHERE place = 2", []).unwrap();
-    drop(database);
-    let spool = open(&dir);
-    assert_eq!(places(&spool).await, [1, 3]);
-    let state = spool.state();
-    assert_eq!((state.records, state.refused, state.cost_nanos), (2, 1, 20));
 }
 
 /// Many callers at a time share commits, and each hears after the one that holds its own.
