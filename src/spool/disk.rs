@@ -50,7 +50,7 @@ pub(super) struct Disk {
     /// The bytes that are left for the log.
     wal_room: u64,
     page_size: u64,
-    /// The last place that this process has given.
+    /// The last place that was given.
     last: Cell<i64>,
 }
 
@@ -76,7 +76,7 @@ impl Disk {
         self.max_bytes
     }
 
-    /// The last place that it has given since it was opened; 0: none.
+    /// The last place that was given, as far as it was ever read.
     pub(super) const fn last(&self) -> i64 {
         self.last.get()
     }
@@ -120,6 +120,9 @@ impl Disk {
             }
         }
         state.teams = teams;
+        let given = "SELECT seq FROM sqlite_sequence WHERE name = 'spooled'";
+        let given = self.connection.query_row(given, [], |row| row.get::<_, i64>(0)).unwrap_or(0);
+        self.last.set(self.last.get().max(given));
         self.measure(state)
     }
 
@@ -210,12 +213,11 @@ impl Disk {
         Ok(Ok(Kept::New))
     }
 
-    /// The oldest records behind `after`; they are tried `now`, if they were not before.
-    /// One that is damaged is put aside.
+    /// The oldest records behind `after`; those that can be are tried `now`, if they were not before. One that is damaged is put aside.
     pub(super) fn take(
         &self,
         (after, count): (u64, u32),
-        now: Timestamp,
+        (now, can_try): (Timestamp, fn(&[u8]) -> bool),
         state: &mut SpoolState,
     ) -> rusqlite::Result<Vec<Taken>> {
         let mut select = self
@@ -229,7 +231,7 @@ impl Disk {
         for place in places {
             match whole.query_row([place], read) {
                 Ok(found) => {
-                    if found.entry.about.tried_at.is_none() {
+                    if found.entry.about.tried_at.is_none() && can_try(&found.entry.record) {
                         update.execute([int(now.0), place])?;
                     }
                     taken.push(found);
@@ -246,7 +248,7 @@ impl Disk {
         }
         match taken.is_empty() && has_damaged {
             // Those are no longer there, and others may be behind them.
-            true => self.take((after, count), now, state),
+            true => self.take((after, count), (now, can_try), state),
             false => Ok(taken),
         }
     }

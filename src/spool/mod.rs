@@ -185,13 +185,18 @@ impl Spool {
         self.ask(|answer| Job::Keep(entry, answer)).await?
     }
 
-    /// The oldest records behind `after`, at most `count`. It is on disk before it answers that they are tried `now`, where they were
-    /// not before.
+    /// The oldest records behind `after`, at most `count`. It is on disk before it answers that those which `can_try` is true of are tried
+    /// `now`, where they were not before.
     ///
     /// # Errors
     /// The disk does not answer.
-    pub async fn take(&self, after: u64, count: u32, now: Timestamp) -> Result<Vec<Taken>, NotKept> {
-        self.ask(|answer| Job::Take { after, count, now, answer }).await?
+    pub async fn take(
+        &self,
+        (after, count): (u64, u32),
+        now: Timestamp,
+        can_try: fn(&[u8]) -> bool,
+    ) -> Result<Vec<Taken>, NotKept> {
+        self.ask(|answer| Job::Take { after, count, now, can_try, answer }).await?
     }
 
     /// Removes records that the store has acknowledged.

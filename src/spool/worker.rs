@@ -26,7 +26,7 @@ type Answer<T> = oneshot::Sender<Result<T, NotKept>>;
 /// What the thread is asked to do.
 pub(super) enum Job {
     Keep(Entry, Answer<Kept>),
-    Take { after: u64, count: u32, now: Timestamp, answer: Answer<Vec<Taken>> },
+    Take { after: u64, count: u32, now: Timestamp, can_try: fn(&[u8]) -> bool, answer: Answer<Vec<Taken>> },
     Delivered(Vec<u64>, Answer<()>),
     SetAside { place: u64, now: Timestamp, why: String, in_words: String, answer: Answer<()> },
     Recount(Answer<()>),
@@ -191,8 +191,8 @@ fn commit(
                 state.kept += u64::from(kept == Ok(Kept::New));
                 done.push(Done::Kept(answer, kept));
             }
-            Job::Take { after, count, now, answer } => {
-                done.push(Done::Taken(answer, disk.take((after, count), now, state)?));
+            Job::Take { after, count, now, can_try, answer } => {
+                done.push(Done::Taken(answer, disk.take((after, count), (now, can_try), state)?));
             }
             Job::Delivered(places, answer) => {
                 for place in places {

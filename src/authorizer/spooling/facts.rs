@@ -18,7 +18,7 @@ use crate::{
     store::{Record, ReservationId, Reserve},
 };
 
-/// What is known of a request: its terms, and the counters that it belongs to. New fields stand at the end.
+/// What is known of a request: its terms, and the counters that it belongs to. A field more is another version of the record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Facts {
     pub(super) decided_at: Timestamp,

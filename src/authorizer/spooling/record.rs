@@ -18,7 +18,9 @@ use crate::domain::{
     request::{Outcome, Usage},
 };
 
-/// The format of a record. New fields stand at the end, so a later release reads an earlier one's as the beginning of its own.
+/// The format of a record. Postcard writes neither the names nor the number of fields, so a record has exactly those of its version: a field
+/// more, also in what is within it ([`Facts`], [`Usage`], a ticket's own version apart), is another version, with a type of its own for each
+/// that is still read. What a later release wrote waits for one that knows it.
 const VERSION: u8 = 1;
 
 /// What a report is about.
@@ -81,6 +83,11 @@ impl SpoolRecord {
     /// The bytes for the spool.
     pub(super) fn to_bytes(&self) -> Result<Bytes, Failure> {
         ticket::encode(VERSION, self)
+    }
+
+    /// Whether this release knows the version of a record.
+    pub(super) fn is_known(bytes: &[u8]) -> bool {
+        bytes.first().is_none_or(|version| *version <= VERSION)
     }
 
     /// The inverse of [`SpoolRecord::to_bytes`].

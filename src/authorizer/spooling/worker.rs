@@ -75,9 +75,9 @@ impl<S: Store + Clone> Authorizer<S> {
     /// Delivers what the spool keeps, until dropped. A round that is dropped is made again: the store recognizes what it has.
     async fn deliver_spooled(&self) {
         let Some(spool) = self.shared.spool.clone() else { return };
-        let (mut wait, mut is_failing) = (FIRST_PAUSE, false);
+        let (mut wait, mut is_failing, mut passed) = (FIRST_PAUSE, false, 0);
         loop {
-            match self.round(&spool).await {
+            match self.round(&spool, &mut passed).await {
                 Ok(Round::Empty) => {
                     (wait, is_failing) = (FIRST_PAUSE, false);
                     tokio::select! {
@@ -109,9 +109,9 @@ impl<S: Store + Clone> Authorizer<S> {
     async fn flush_spool(&self, ends: Instant) {
         let Some(spool) = self.shared.spool.clone() else { return };
         let rounds = async {
-            let mut silent: Option<Instant> = None;
+            let (mut silent, mut passed): (Option<Instant>, _) = (None, 0);
             loop {
-                match self.round(&spool).await {
+                match self.round(&spool, &mut passed).await {
                     Ok(Round::Empty) => break,
                     Ok(Round::Delivered) => silent = None,
                     Err(_) if silent.is_some_and(|since| since.elapsed() >= FLUSH_PATIENCE) => break,
@@ -135,13 +135,14 @@ impl<S: Store + Clone> Authorizer<S> {
         }
     }
 
-    async fn round(&self, spool: &Spool) -> Result<Round, Stopped> {
-        let taken = spool.take(0, AT_ONCE, self.store.now()).await?;
-        if taken.is_empty() {
-            return Ok(Round::Empty);
-        }
-        let (mut booked, mut stopped) = (Vec::with_capacity(taken.len()), None);
-        for taken in taken {
+    /// Delivers the next ones behind `passed`: the place up to which there is nothing that this release can deliver.
+    async fn round(&self, spool: &Spool, passed: &mut u64) -> Result<Round, Stopped> {
+        let taken = spool.take((*passed, AT_ONCE), self.store.now(), SpoolRecord::is_known).await?;
+        let Some(last) = taken.last().map(|taken| taken.place) else { return Ok(Round::Empty) };
+        let (known, later): (Vec<_>, Vec<_>) =
+            taken.into_iter().partition(|taken| SpoolRecord::is_known(&taken.entry.record));
+        let (mut booked, mut stopped) = (Vec::with_capacity(known.len()), None);
+        for taken in known {
             match self.deliver_taken(spool, &taken).await {
                 Ok(true) => booked.push(taken.place),
                 Ok(false) => {}
@@ -154,10 +155,18 @@ impl<S: Store + Clone> Authorizer<S> {
         if !booked.is_empty() {
             spool.delivered(booked).await?;
         }
-        match stopped {
-            Some(stopped) => Err(stopped),
-            None => Ok(Round::Delivered),
+        if let Some(stopped) = stopped {
+            return Err(stopped);
         }
+        // What is behind it is later; what is before it and still there waits for another release.
+        *passed = last;
+        if !later.is_empty() {
+            warn!(
+                reports = later.len(),
+                "reports in the spool are of a later release, and wait until one that knows them is started"
+            );
+        }
+        Ok(Round::Delivered)
     }
 
     /// Delivers one; whether it is booked. One that is refused is put aside.

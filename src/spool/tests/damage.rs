@@ -63,7 +63,7 @@ async fn many_damaged_records_are_passed_over_and_one_is_kept_again() {
     people.execute("UPDATE spooled SET digest = 0 WHERE place < 8", []).unwrap();
     assert_eq!(spool.keep(entry(1, "a", Some(10))).await, Ok(Kept::New));
     assert_eq!((spool.state().records, spool.state().refused), (9, 1));
-    let taken = spool.take(0, 3, NOW).await.unwrap();
+    let taken = spool.take((0, 3), NOW, any).await.unwrap();
     assert_eq!(taken.iter().map(|taken| taken.place).collect::<Vec<_>>(), [8, 9, 10]);
     assert_eq!((spool.state().records, spool.state().refused), (3, 7));
 }
@@ -72,7 +72,7 @@ async fn many_damaged_records_are_passed_over_and_one_is_kept_again() {
 async fn deliver(spool: &Spool, known: &[Entry]) -> BTreeSet<[u8; 16]> {
     let (mut delivered, mut failures) = (BTreeSet::new(), 0);
     loop {
-        let Ok(taken) = spool.take(0, 7, NOW).await else {
+        let Ok(taken) = spool.take((0, 7), NOW, any).await else {
             failures += 1;
             assert!(failures < 5, "{:?}", spool.state());
             continue;
@@ -135,7 +135,7 @@ async fn of_a_spool_with_a_damaged_page_what_can_be_read_is_delivered_and_the_re
         drop(spool);
         let spool = open(&dir);
         assert_eq!((spool.state().records, spool.state().damaged), (1, state.damaged), "page {page}");
-        let last = spool.take(0, 1, NOW).await.unwrap().remove(0);
+        let last = spool.take((0, 1), NOW, any).await.unwrap().remove(0);
         assert!(page == 0 || last.place > u64::from(RECORDS), "page {page}: places are not used again");
         if state.damaged == 1 {
             fs::remove_file(dir.path().join("damaged-1.db")).unwrap();

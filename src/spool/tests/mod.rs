@@ -26,8 +26,13 @@ fn open(dir: &TempDir) -> Spool {
     Spool::open(dir.path(), ROOM, "acme").unwrap()
 }
 
+/// All records can be delivered.
+const fn any(_: &[u8]) -> bool {
+    true
+}
+
 async fn places(spool: &Spool) -> Vec<u64> {
-    spool.take(0, 100, NOW).await.unwrap().into_iter().map(|taken| taken.place).collect()
+    spool.take((0, 100), NOW, any).await.unwrap().into_iter().map(|taken| taken.place).collect()
 }
 
 #[tokio::test]
@@ -46,20 +51,36 @@ async fn what_is_kept_is_there_after_a_restart_oldest_first_and_once() {
     let state = spool.state();
     assert_eq!((state.records, state.cost_nanos, state.oldest, state.kept), (3, 50, Some(Timestamp(3)), 0));
     assert_eq!(state.teams, BTreeMap::from([("a".into(), (3, 50))]));
-    let taken = spool.take(0, 2, NOW).await.unwrap();
+    let taken = spool.take((0, 2), NOW, any).await.unwrap();
     let expected = [entry(3, "a", Some(30)), entry(1, "a", None)];
     assert!(taken.iter().map(|taken| &taken.entry).eq(&expected), "{taken:?}");
     spool.delivered(taken.iter().map(|taken| taken.place).collect()).await.unwrap();
-    let rest = spool.take(taken[1].place, 100, Timestamp(2_000)).await.unwrap();
+    let rest = spool.take((taken[1].place, 100), Timestamp(2_000), any).await.unwrap();
     assert_eq!(rest.len(), 1);
     assert_eq!((rest[0].entry.clone(), spool.state().delivered), (entry(2, "a", Some(20)), 2));
     drop(spool);
     // Places are not used again: what was taken before a crash is not mistaken for something else.
     let spool = open(&dir);
     assert_eq!(spool.keep(entry(9, "", None)).await, Ok(Kept::New));
-    let taken = spool.take(0, 100, NOW).await.unwrap();
+    let taken = spool.take((0, 100), NOW, any).await.unwrap();
     assert_eq!(taken[0].entry.about.tried_at, Some(Timestamp(2_000)), "the first time counts");
     assert_eq!(taken.iter().map(|taken| taken.place).collect::<Vec<_>>(), [3, 4]);
+}
+
+/// What is not delivered is not marked as if it had been: whether the store may have it already is known from that.
+#[tokio::test]
+async fn only_what_can_be_delivered_is_marked_as_tried() {
+    let dir = TempDir::new().unwrap();
+    let spool = open(&dir);
+    for number in 1..=3 {
+        spool.keep(entry(number, "a", None)).await.unwrap();
+    }
+    let tried =
+        |taken: Vec<Taken>| taken.into_iter().map(|taken| taken.entry.about.tried_at).collect::<Vec<_>>();
+    let all = spool.take((0, 9), NOW, |record| record[1] != 2).await.unwrap();
+    assert_eq!(tried(all), [None; 3], "as of before");
+    let again = spool.take((0, 9), Timestamp(7_000), any).await.unwrap();
+    assert_eq!(tried(again), [Some(NOW), None, Some(NOW)]);
 }
 
 #[test]
@@ -123,7 +144,8 @@ async fn a_full_spool_takes_nothing_and_has_room_again_when_it_is_emptied() {
     // A repeat of what is there needs no room.
     let again = Entry { id: ReservationId([0; 16]), ..entry(1, "a", Some(1)) };
     assert!(matches!(spool.keep(again).await, Ok(Kept::Already(_))));
-    let all: Vec<_> = spool.take(0, 1_000, NOW).await.unwrap().iter().map(|taken| taken.place).collect();
+    let all: Vec<_> =
+        spool.take((0, 1_000), NOW, any).await.unwrap().iter().map(|taken| taken.place).collect();
     spool.delivered(all).await.unwrap();
     assert_eq!((spool.state().records, spool.keep(entry(7, "a", None)).await), (0, Ok(Kept::New)));
     assert!(on_disk() < max / 4, "{}", on_disk());

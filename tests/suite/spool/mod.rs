@@ -1,5 +1,6 @@
 //! Reports of usage while the store does not answer: acknowledged, kept, and booked once.
 
+mod forgotten;
 mod processes;
 
 use std::collections::BTreeMap;
@@ -11,9 +12,9 @@ use tollgate::{
         self, RecordUsageRequest, RecordUsageResponse, policy_service_client::PolicyServiceClient,
         record_usage_request::Caller, status_service_client::StatusServiceClient,
     },
-    runtime::clock::ManualClock,
-    spool::Spool,
-    store::redis::RedisStore,
+    runtime::clock::{Clock, ManualClock},
+    spool::{About, Entry, Kept, Spool},
+    store::{ReservationId, redis::RedisStore},
 };
 use tonic::{Code, transport::Channel};
 
@@ -23,8 +24,8 @@ use crate::{
         webhook_of,
     },
     harness::{
-        Fixture, START, Server, StoreKind, Ways, chat, connect, errors::is_of, eventually, eventually_within,
-        nanos, settings, team_spend, used,
+        START, Server, StoreKind, Ways, chat, connect, errors::is_of, eventually, eventually_within, nanos,
+        settings, team_spend, used,
     },
     outages::give_key,
     redis_server::RedisServer,
@@ -102,14 +103,18 @@ struct Replica {
 
 impl Replica {
     async fn start(redis: RedisServer, ways: Ways) -> Self {
+        Self::start_in(TempDir::new().unwrap(), redis, ways).await
+    }
+
+    async fn start_in(directory: TempDir, redis: RedisServer, ways: Ways) -> Self {
         give_key(&redis, "acme", [9; 32]).await;
-        let (clock, directory) = (ManualClock::new(START), TempDir::new().unwrap());
+        let clock = ManualClock::new(START);
         let spool = Spool::open(directory.path(), ROOM, "acme").unwrap();
         let ways = Ways { spool: Some(spool), ..ways };
         let server = Server::start_on_redis_with((&redis, "acme"), POLICY, clock.clone(), ways);
         let mut client = server.client().await;
         eventually("it serves", async || client.authorize(chat("t", MODEL, 1, 1)).await.is_ok()).await;
-        let store = Fixture::of_redis(settings(&redis, "acme")).store;
+        let store = RedisStore::connect(settings(&redis, "acme"), Clock::Manual(clock.clone())).unwrap();
         Self { redis, server, client, clock, store, directory }
     }
 
@@ -235,36 +240,47 @@ async fn what_the_store_has_lost_is_booked_by_what_the_replica_knows() {
     assert!(told.contains(r#""input_tokens":5"#), "{told}");
 }
 
-/// A report that the store has booked, and forgotten by the time it is delivered, is not booked once more: by this replica's own call, or by
-/// another replica to which its gateway repeated it.
+/// What a later release has spooled waits for one, and holds up nothing of this one's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_store_has_booked_and_forgotten_is_not_booked_again() {
+async fn reports_of_a_later_release_wait_and_others_pass_them() {
     if !StoreKind::Redis.is_available() {
         return;
     }
-    let (redis, _kept) = durable();
-    let mut replica = Replica::start(redis, Ways::default()).await;
-    let [id, repeated] = [reserve(&mut replica.client, "t").await, reserve(&mut replica.client, "t").await];
-    // Frozen, it has the call in its socket, and books it when it is thawed: its caller has heard that it is spooled by then.
-    replica.redis.freeze();
-    for id in [&id, &repeated] {
-        is_spooled(&record(&mut replica.client, used(id, 1_000, 100)).await, Some(COST), false);
+    let (directory, later) = (TempDir::new().unwrap(), 150_u8);
+    let spool = Spool::open(directory.path(), ROOM, "acme").unwrap();
+    // More than are taken at once.
+    for number in 0..later {
+        let about = About { team: "t".into(), cost_nanos: Some(1), at: START, digest: 7, tried_at: None };
+        let entry = Entry { id: ReservationId([number; 16]), about, record: vec![2, number].into() };
+        assert_eq!(spool.keep(entry).await, Ok(Kept::New));
     }
-    replica.redis.thaw();
-    let other = Server::start_on_redis(&replica.redis, "acme", POLICY, replica.clock.clone());
-    let mut other = other.client().await;
-    eventually("the other replica books it", async || {
-        other.record_usage(used(&repeated, 1_000, 100)).await.is_ok()
+    drop(spool);
+    let (redis, _kept) = durable();
+    let mut replica = Replica::start_in(directory, redis, Ways::default()).await;
+    replica.redis.kill();
+    is_spooled(&record(&mut replica.client, unreserved("r-1", 1_000)).await, Some(COST), false);
+    assert!(replica.redis.restart());
+    let delivery = replica.server.deliver_spooled(replica.store.clone());
+    let waiting = i64::from(later);
+    eventually("this release's own is booked", async || {
+        replica.status().await.record_count == waiting && replica.spent("t").await == Some((COST, 1))
     })
     .await;
-    eventually("it is booked", async || replica.spent("t").await == Some((2 * COST, 2))).await;
-    for passed in [5, 20] {
-        replica.clock.set(START.plus(passed * 60_000));
-        let _ = replica.client.authorize(chat("t", MODEL, 1, 1)).await;
-    }
-    let _delivery = replica.server.deliver_spooled(replica.store.clone());
-    replica.is_delivered("t", (2 * COST, 2)).await;
     assert_eq!(replica.status().await.refused_count, 0);
+    // One that comes after it is delivered as well.
+    replica.redis.kill();
+    is_spooled(&record(&mut replica.client, unreserved("r-2", 1_000)).await, Some(COST), false);
+    assert!(replica.redis.restart());
+    eventually("the next is booked, too", async || {
+        replica.status().await.record_count == waiting && replica.spent("t").await == Some((2 * COST, 2))
+    })
+    .await;
+    drop(delivery);
+    // They are as they were.
+    let kept = rusqlite::Connection::open(replica.directory.path().join("spool.db")).unwrap();
+    let kept: u8 =
+        kept.query_row("SELECT count(*) FROM spooled WHERE tried IS NULL", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, later);
 }
 
 /// People are told of what waits for long and of an outage's reports, see it in each place, and hear when it is over.
