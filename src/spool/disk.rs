@@ -5,8 +5,9 @@ use std::{cell::Cell, collections::BTreeMap, path::Path, sync::Arc, time::Durati
 use rusqlite::{Connection, Error, OptionalExtension as _, Transaction, params};
 
 use super::{
-    About, Entry, Kept, NotKept, SpoolState, Taken,
+    About, Entry, Kept, MAX_RECORD, NotKept, SpoolState, Taken,
     row::{int, is_damaged, read, sum, uint},
+    worker::Job,
 };
 use crate::{domain::Timestamp, store::embedded::open_database};
 
@@ -15,9 +16,12 @@ pub(super) const LAYOUT: i64 = 1;
 /// Identifies the file in SQLite's `application_id`: `TolS`.
 const APPLICATION: i64 = 0x546f_6c53;
 /// Pages of the write-ahead log after which it is moved into the database.
-const WAL_PAGES: i64 = 64;
-/// Pages that one commit may add to it before that.
-const COMMIT_PAGES: i64 = 128;
+const WAL_PAGES: u64 = 64;
+/// Pages that one commit may add to it before that: what is asked for behind them is done by the next.
+pub(super) const COMMIT_PAGES: u64 = 192;
+/// The bytes of the log's header, and of each frame's.
+const WAL_HEADER: u64 = 32;
+const FRAME_HEADER: u64 = 24;
 /// The pages that one more record may need besides its own bytes: of the table, of the index, and of what leads to them.
 const SPARE_PAGES: u64 = 4;
 /// How long a commit waits for another program that has the database locked. Then nothing is acknowledged, and it is tried again.
@@ -52,6 +56,8 @@ pub(super) struct Disk {
     page_size: u64,
     /// The last place that was given.
     last: Cell<i64>,
+    /// As of which change by another program the refused ones are counted.
+    counted_at: Cell<i64>,
 }
 
 impl Disk {
@@ -63,12 +69,12 @@ impl Disk {
         })?;
         // Callers wait behind someone who looks at the tables.
         connection.busy_timeout(BUSY)?;
-        connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
-        let page_size: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
-        connection.pragma_update(None, "journal_size_limit", WAL_PAGES * page_size)?;
-        let [wal_room, page_size] =
-            [(WAL_PAGES + COMMIT_PAGES) * page_size, page_size].map(i64::unsigned_abs);
-        Ok(Self { connection, max_bytes, wal_room, page_size, last: Cell::new(0) })
+        connection.pragma_update(None, "wal_autocheckpoint", int(WAL_PAGES))?;
+        let page_size = connection.pragma_query_value(None, "page_size", |row| uint(row, 0))?;
+        connection.pragma_update(None, "journal_size_limit", int(WAL_PAGES * page_size))?;
+        let wal_room = WAL_HEADER + (WAL_PAGES + COMMIT_PAGES) * (page_size + FRAME_HEADER);
+        let (last, counted_at) = (Cell::new(0), Cell::new(0));
+        Ok(Self { connection, max_bytes, wal_room, page_size, last, counted_at })
     }
 
     /// The bytes that it may take.
@@ -123,7 +129,38 @@ impl Disk {
         let given = "SELECT seq FROM sqlite_sequence WHERE name = 'spooled'";
         let given = self.connection.query_row(given, [], |row| row.get::<_, i64>(0)).unwrap_or(0);
         self.last.set(self.last.get().max(given));
+        self.counted_at.set(0);
+        self.count_refused(state)?;
         self.measure(state)
+    }
+
+    /// Counts the refused ones, if another program has changed anything since they were: what is refused here is added up.
+    pub(super) fn count_refused(&self, state: &mut SpoolState) -> rusqlite::Result<()> {
+        let now = self.connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
+        if self.counted_at.replace(now) != now {
+            let mut refused = self.connection.prepare_cached("SELECT count(*) FROM refused")?;
+            state.refused = refused.query_row([], |row| uint(row, 0))?;
+        }
+        Ok(())
+    }
+
+    /// Whether it takes anything: writes what is there.
+    pub(super) fn can_write(&self) -> bool {
+        let written = self.connection.execute("UPDATE about SET name = name", []);
+        written.is_ok_and(|rows| rows > 0)
+    }
+
+    /// The pages that a job may add to the log, at most: those that it writes, and those that lead to them.
+    pub(super) fn pages_of(&self, job: &Job) -> u64 {
+        let of_record = |length: usize| (length as u64).div_ceil(self.page_size) + SPARE_PAGES;
+        match job {
+            Job::Keep(entry, _) => of_record(entry.record.len()),
+            Job::Take { count, .. } => u64::from(*count) + SPARE_PAGES,
+            // The row and its entry in the index.
+            Job::Delivered(places, _) => 2 * places.len() as u64 + SPARE_PAGES,
+            Job::SetAside { in_words, .. } => of_record(MAX_RECORD + in_words.len()) + SPARE_PAGES,
+            Job::Recount(_) => 1,
+        }
     }
 
     /// What is known without looking at each record.
@@ -133,8 +170,6 @@ impl Disk {
         let mut oldest = self.connection.prepare_cached("SELECT at FROM spooled ORDER BY place LIMIT 1")?;
         let at = oldest.query_row([], |row| Ok(uint(row, 0).ok())).optional()?;
         state.oldest = at.flatten().map(Timestamp);
-        let mut refused = self.connection.prepare_cached("SELECT count(*) FROM refused")?;
-        state.refused = refused.query_row([], |row| uint(row, 0))?;
         state.bytes = self.bytes()?;
         Ok(())
     }
@@ -157,6 +192,7 @@ impl Disk {
     /// Whether one more record of this length fits.
     fn has_room(&self, length: usize) -> rusqlite::Result<bool> {
         let own = (length as u64).div_ceil(self.page_size);
+        // Those that this commit has added are among them already.
         let pages = (self.pages()? + own + SPARE_PAGES) * self.page_size;
         Ok(pages + self.wal().max(self.wal_room) <= self.max_bytes)
     }
@@ -253,7 +289,7 @@ impl Disk {
         }
     }
 
-    /// Moves a row that is not what was written to `refused`. What is there is to be counted again afterwards.
+    /// Moves a row that is not what was written to `refused`. What waits is to be counted again afterwards.
     fn put_aside_damaged(&self, place: i64, now: Timestamp, error: &Error) -> rusqlite::Result<()> {
         tracing::error!(%error, "a report of usage in the spool is damaged; it is kept aside");
         let mut insert =
@@ -293,29 +329,30 @@ impl Disk {
         Ok(Some(entry))
     }
 
-    /// Puts a record aside.
+    /// Puts a record aside; how many rows that are.
     pub(super) fn refuse(
         &self,
         (place, entry): (u64, &Entry),
         now: Timestamp,
         (why, in_words): (&str, &str),
-    ) -> rusqlite::Result<()> {
+    ) -> rusqlite::Result<u64> {
         let Entry { id, about, record } = entry;
         let mut insert = self
             .connection
             .prepare_cached("INSERT OR REPLACE INTO refused VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
-        insert.execute(params![
-            int(place),
-            id.to_string(),
-            int(about.at.0),
-            &*about.team,
-            about.cost_nanos.map(int),
-            &record[..],
-            int(now.0),
-            why,
-            in_words,
-        ])?;
-        Ok(())
+        insert
+            .execute(params![
+                int(place),
+                id.to_string(),
+                int(about.at.0),
+                &*about.team,
+                about.cost_nanos.map(int),
+                &record[..],
+                int(now.0),
+                why,
+                in_words,
+            ])
+            .map(|inserted| inserted as u64)
     }
 }
 

@@ -17,15 +17,19 @@ mod error;
 mod open;
 mod rescue;
 mod row;
+mod state;
 #[cfg(test)]
 mod tests;
 mod worker;
 
 use std::{
-    collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -35,6 +39,7 @@ use self::worker::Job;
 pub use self::{
     error::{NotKept, SpoolOpenError},
     rescue::RescueError,
+    state::{Failing, SpoolState},
 };
 use crate::{domain::Timestamp, store::ReservationId};
 
@@ -43,9 +48,13 @@ const MAX_JOBS: usize = 1_024;
 /// The most bytes of a record: a report with a reservation's notes and holds is a few thousand.
 pub const MAX_RECORD: usize = 64 << 10;
 
-/// The oldest record has waited for so long before people are told, in milliseconds: a failover is over by then, and what it left is
-/// delivered.
-const BACKLOG_MS: u64 = 60_000;
+/// How long an answer is waited for: a disk that takes longer for one commit does not work, and its caller asks another replica.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the end of the process waits for what the disk has begun. What was answered is on it, so nothing is lost by leaving.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// Why a disk fails that does not come to an answer.
+const SILENT: &str = "it does not answer";
 
 /// What is counted of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,55 +100,6 @@ pub enum Kept {
     Already(About),
 }
 
-/// How much is kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SpoolState {
-    /// Records that wait.
-    pub records: u64,
-    /// What they cost in nano-dollars, as far as it is known.
-    pub cost_nanos: u64,
-    /// When the oldest of them was acknowledged.
-    pub oldest: Option<Timestamp>,
-    /// Bytes of the disk.
-    pub bytes: u64,
-    /// The bound on them.
-    pub max_bytes: u64,
-    /// Records that were refused for good and are kept aside.
-    pub refused: u64,
-    /// Damaged databases that are kept beside it: records in them could not be read.
-    pub damaged: u64,
-    /// Records that were acknowledged since the process started.
-    pub kept: u64,
-    /// Records that were delivered since.
-    pub delivered: u64,
-    /// Why nothing more is acknowledged until a restart.
-    pub lost: Option<&'static str>,
-    /// By team, the empty name for those of which it is not known: records, and nano-dollars.
-    pub teams: BTreeMap<Arc<str>, (u64, u64)>,
-}
-
-impl SpoolState {
-    /// Whether people have to look at it: records wait for long, or take most of the room, or were refused, or could not be read, or no more are acknowledged.
-    #[must_use]
-    pub fn is_backlog(&self, now: Timestamp) -> bool {
-        let is_old = self.oldest.is_some_and(|oldest| now.since(oldest) >= BACKLOG_MS);
-        let is_large = self.records > 0 && self.bytes >= self.max_bytes / 4 * 3;
-        is_old || is_large || self.refused > 0 || self.damaged > 0 || self.lost.is_some()
-    }
-
-    /// What is wrong with its disk, in words; empty: nothing is known.
-    #[must_use]
-    pub fn fault(&self) -> String {
-        match self.damaged {
-            0 => String::new(),
-            1 => "a part of it could not be read, and is kept beside it in `damaged-1.db`".to_owned(),
-            count => {
-                format!("parts of it could not be read, and are kept beside it in {count} damaged databases")
-            }
-        }
-    }
-}
-
 /// The spool. Clones share it; dropping the last one ends its thread.
 #[derive(Clone)]
 pub struct Spool(Arc<Handle>);
@@ -149,6 +109,8 @@ struct Handle {
     jobs: Option<mpsc::Sender<Job>>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// Closed at the end of the thread. Held when the spool is dropped.
+    ended: Mutex<Receiver<()>>,
 }
 
 /// What the thread tells all others.
@@ -164,6 +126,22 @@ impl Shared {
     fn change(&self, change: impl FnOnce(&mut SpoolState)) {
         // Nothing panics while it is held.
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The disk did not answer in time. What the thread says next takes this back.
+    fn falls_silent(&self) {
+        self.change(|state| {
+            if state.failing.is_none() {
+                tracing::error!("the disk of the spool does not answer: no report is acknowledged by it");
+            }
+            let since = state.failing.as_ref().map_or_else(Instant::now, |failing| failing.since);
+            state.failing = Some(Failing { since, why: SILENT.into() });
+        });
+    }
+
+    fn hangs(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.failing.as_ref().is_some_and(|failing| *failing.why == *SILENT)
     }
 }
 
@@ -257,11 +235,20 @@ impl Spool {
         self.0.shared.kept.notified().await;
     }
 
+    /// # Errors
+    /// The thread has ended or, within [`PATIENCE`], does not come to an answer.
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, NotKept> {
         let (answer, answered) = oneshot::channel();
         let jobs = self.0.jobs.as_ref().ok_or(NotKept::Unavailable)?;
-        jobs.send(job(answer)).await.map_err(|_| NotKept::Unavailable)?;
-        answered.await.map_err(|_| NotKept::Unavailable)
+        let asked = async {
+            jobs.send(job(answer)).await.map_err(|_| NotKept::Unavailable)?;
+            answered.await.map_err(|_| NotKept::Unavailable)
+        };
+        let in_time = tokio::time::timeout(PATIENCE, asked).await;
+        in_time.unwrap_or_else(|_| {
+            self.0.shared.falls_silent();
+            Err(NotKept::Unavailable)
+        })
     }
 }
 
@@ -269,9 +256,15 @@ impl Drop for Handle {
     fn drop(&mut self) {
         // Closes the queue of jobs, at whose end the thread ends.
         drop(self.jobs.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = self.thread.take() else { return };
+        // A disk that is known to hang is not waited for again.
+        let wait = if self.shared.hangs() { Duration::ZERO } else { LAST_WAIT };
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner).recv_timeout(wait);
+        if ended == Err(RecvTimeoutError::Timeout) {
+            tracing::error!(
+                "the disk of the spool does not answer; what it was asked for last is not acknowledged"
+            );
+        } else if thread.join().is_err() {
             tracing::error!("the thread of the spool had panicked");
         }
     }

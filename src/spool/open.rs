@@ -61,9 +61,13 @@ impl Spool {
         shared.kept.notify_one();
         let (jobs, queue) = mpsc::channel(MAX_JOBS);
         let worker = Worker::new(opened, Arc::clone(&shared), queue);
-        let thread = std::thread::Builder::new().name("spool".to_owned()).spawn(move || worker.run());
-        let thread = thread.map_err(SpoolOpenError::Thread)?;
-        Ok(Self(Arc::new(Handle { name, jobs: Some(jobs), shared, thread: Some(thread) })))
+        let (running, ended) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name("spool".to_owned()).spawn(move || {
+            worker.run();
+            drop(running);
+        });
+        let thread = Some(thread.map_err(SpoolOpenError::Thread)?);
+        Ok(Self(Arc::new(Handle { name, jobs: Some(jobs), shared, thread, ended: Mutex::new(ended) })))
     }
 }
 

@@ -1,13 +1,17 @@
 //! The one thread that writes: many jobs with one commit, each answered after it.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, PoisonError},
+    time::Instant,
+};
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::{
-    Entry, Kept, NotKept, Shared, SpoolState, Taken,
-    disk::{self, Disk},
+    Entry, Failing, Kept, NotKept, Shared, SpoolState, Taken,
+    disk::{self, COMMIT_PAGES, Disk},
     open::{self, Opened},
     rescue::{self, RescueError, Rest},
     row::is_damaged_page,
@@ -17,8 +21,7 @@ use crate::{
     store::embedded::{Claim, is_failed_sync},
 };
 
-/// Jobs of one commit. They wait for each other's work, which is some ten microseconds each; and a commit adds to the log what they change,
-/// a page or two for each.
+/// Jobs of one commit, at most: they wait for each other's work, which is some ten microseconds each.
 const MAX_AT_ONCE: usize = 64;
 
 type Answer<T> = oneshot::Sender<Result<T, NotKept>>;
@@ -75,7 +78,6 @@ pub(super) struct Worker {
     about: (String, String),
     shared: Arc<Shared>,
     queue: mpsc::Receiver<Job>,
-    is_failing: bool,
     /// The last field, so that everything that has the database open is dropped before it.
     claim: Claim,
 }
@@ -83,51 +85,46 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(opened: Opened, shared: Arc<Shared>, queue: mpsc::Receiver<Job>) -> Self {
         let Opened { disk, about, claim, .. } = opened;
-        Self { disk: Some(disk), about, shared, queue, is_failing: false, claim }
+        Self { disk: Some(disk), about, shared, queue, claim }
     }
 
     /// Works until no one can ask for anything more.
     pub(super) fn run(mut self) {
-        let mut jobs = Vec::with_capacity(MAX_AT_ONCE);
-        while self.queue.blocking_recv_many(&mut jobs, MAX_AT_ONCE) > 0 {
-            self.turn(&mut jobs);
+        let (mut more, mut jobs) = (Vec::with_capacity(MAX_AT_ONCE), VecDeque::new());
+        while self.queue.blocking_recv_many(&mut more, MAX_AT_ONCE) > 0 {
+            jobs.extend(more.drain(..));
+            while !jobs.is_empty() {
+                self.turn(&mut jobs);
+            }
         }
     }
 
-    fn turn(&mut self, jobs: &mut Vec<Job>) {
+    /// Does as many jobs as fit into one commit, and answers them.
+    fn turn(&mut self, jobs: &mut VecDeque<Job>) {
         let mut state = self.state();
-        if state.lost.is_some() {
+        let Some(disk) = self.disk.as_ref().filter(|_| state.lost.is_none()) else {
             jobs.drain(..).for_each(Job::fail);
             return;
-        }
-        let Some(disk) = &self.disk else { return };
-        if jobs.iter().any(|job| matches!(job, Job::Recount(_))) {
-            state.damaged = rescue::kept(self.claim.directory());
-        }
+        };
         let (before, mut done) = (state.clone(), Vec::with_capacity(jobs.len()));
-        let kept_before = before.kept;
         let committed = commit(disk, jobs, &mut state, &mut done);
         let failed = committed.is_err();
         match committed {
-            Ok(()) => {
-                if std::mem::take(&mut self.is_failing) {
-                    tracing::info!("the spool can write again");
-                }
+            // Reading works on a full disk as well.
+            Ok(has_written) if state.failing.is_some() && (has_written || disk.can_write()) => {
+                state.failing = None;
+                info!("the spool can write again");
             }
+            Ok(_) => {}
             Err(error) => {
                 // What was not committed is not there.
-                state = before;
-                if is_failed_sync(&error) {
-                    state.lost = Some("its disk failed to keep what it had taken; check it, then restart");
-                }
-                if !self.is_failing || state.lost.is_some() {
-                    error!(%error, "the spool cannot be read or written: no report is acknowledged by it");
-                }
-                self.is_failing = true;
-                if is_damaged_page(&error) {
-                    self.mend(&mut state);
-                }
+                state = before.clone();
+                self.failed(&error, &mut state);
+                jobs.drain(..).for_each(Job::fail);
             }
+        }
+        if done.iter().any(|done| matches!(done, Done::Nothing(_))) {
+            state.damaged = rescue::kept(self.claim.directory());
         }
         // After it, as what is acknowledged has to be where the next process looks for it.
         let is_moved = !self.claim.is_in_place();
@@ -139,13 +136,43 @@ impl Worker {
         if let Some(lost) = state.lost {
             error!(error = lost, "the spool stopped: no report is acknowledged by it until a restart");
         }
-        let has_new = !failed && state.kept > kept_before;
+        let has_new = !failed && state.kept > before.kept;
+        let is_emptied = !failed && before.records > 0 && state.records == 0;
         self.shared.change(|shared| *shared = state);
         if has_new {
             self.shared.kept.notify_one();
         }
         done.drain(..).for_each(|done| done.tell(failed || is_moved));
-        jobs.drain(..).for_each(Job::fail);
+        if is_emptied {
+            self.tidy();
+        }
+    }
+
+    /// Gives back what an empty spool takes of the disk. It waits for those who look at the tables, so no one waits for it.
+    fn tidy(&mut self) {
+        let (mut state, Some(disk)) = (self.state(), &self.disk) else { return };
+        if let Err(error) = disk.shrink().and_then(|()| disk.measure(&mut state)) {
+            warn!(%error, "the spool cannot give back room on its disk yet");
+            if is_damaged_page(&error) {
+                self.mend(&mut state);
+            }
+        }
+        self.shared.change(|shared| *shared = state);
+    }
+
+    /// Nothing of a commit was done.
+    fn failed(&mut self, error: &rusqlite::Error, state: &mut SpoolState) {
+        if is_failed_sync(error) {
+            state.lost = Some("its disk failed to keep what it had taken; check it, then restart");
+        }
+        if state.failing.is_none() || state.lost.is_some() {
+            error!(%error, "the spool cannot be read or written: no report is acknowledged by it");
+        }
+        let since = state.failing.as_ref().map_or_else(Instant::now, |failing| failing.since);
+        state.failing = Some(Failing { since, why: error.to_string().into() });
+        if is_damaged_page(error) {
+            self.mend(state);
+        }
     }
 
     /// Goes on with what can be read of a damaged database.
@@ -166,26 +193,37 @@ impl Worker {
         let disk = Disk::open(&self.claim.database(), max_bytes)?;
         state.damaged = rescue::kept(self.claim.directory());
         disk.count(state)?;
+        state.failing = None;
         self.disk = Some(disk);
         Ok(())
     }
 
     fn state(&self) -> SpoolState {
-        self.shared.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// Does the jobs in one transaction, as far as it fails.
+/// Does jobs in one transaction, as many as fit and as far as it fails. Whether anything was written.
 fn commit(
     disk: &Disk,
-    jobs: &mut Vec<Job>,
+    jobs: &mut VecDeque<Job>,
     state: &mut SpoolState,
     done: &mut Vec<Done>,
-) -> rusqlite::Result<()> {
-    let had = state.records;
+) -> rusqlite::Result<bool> {
+    let written = disk.connection.total_changes();
     let transaction = disk::begin(&disk.connection)?;
-    for job in jobs.drain(..) {
+    let mut pages = 0;
+    while let Some(job) = jobs.pop_front() {
+        let more = disk.pages_of(&job);
+        // One alone always fits.
+        if pages > 0 && pages + more > COMMIT_PAGES {
+            jobs.push_front(job);
+            break;
+        }
+        pages += more;
         match job {
+            // Its caller was told that it is not kept, after waiting for as long as callers do.
+            Job::Keep(_, answer) if answer.is_closed() => {}
             Job::Keep(entry, answer) => {
                 let kept = disk.put(&entry, state)?;
                 state.kept += u64::from(kept == Ok(Kept::New));
@@ -202,19 +240,20 @@ fn commit(
             }
             Job::SetAside { place, now, why, in_words, answer } => {
                 if let Some(entry) = disk.remove(place, now, state)? {
-                    disk.refuse((place, &entry), now, (&why, &in_words))?;
+                    state.refused += disk.refuse((place, &entry), now, (&why, &in_words))?;
                 }
                 done.push(Done::Nothing(answer));
             }
-            Job::Recount(answer) => done.push(Done::Nothing(answer)),
+            Job::Recount(answer) => {
+                disk.count_refused(state)?;
+                done.push(Done::Nothing(answer));
+            }
         }
     }
     transaction.commit()?;
-    // What follows tells and tidies; what was asked for is done.
-    let is_emptied = had > 0 && state.teams.is_empty();
-    let tidied = if is_emptied { disk.shrink() } else { Ok(()) };
-    if let Err(error) = tidied.and_then(|()| disk.measure(state)) {
+    // What was asked for is done.
+    if let Err(error) = disk.measure(state) {
         warn!(%error, "the spool cannot tell how much it keeps");
     }
-    Ok(())
+    Ok(disk.connection.total_changes() > written)
 }
