@@ -133,7 +133,7 @@ pub(super) fn backlog(facts: &Facts, now: Timestamp) -> Vec<Condition> {
         oldest: state.oldest.unwrap_or(Timestamp(0)),
         refused: state.refused,
         lost: state.lost.unwrap_or_default().into(),
-        fault: state.fault().into(),
+        fault: if state.lost.is_none() { state.fault().into() } else { "".into() },
     };
     vec![Condition::local(Notice::new(now, occasion))]
 }

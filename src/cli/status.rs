@@ -120,7 +120,12 @@ fn print_spool(screen: &mut Screen, spool: &proto::Spool) -> io::Result<()> {
         line = format!("{line}, {}", Style::Red.paint(&refused, colour));
     }
     let (bytes, max) = (group(spool.byte_count), group(spool.max_byte_count));
-    writeln!(screen, "  spool     {line}; {bytes} of {max} bytes")
+    writeln!(screen, "  spool     {line}; {bytes} of {max} bytes")?;
+    if !spool.error.is_empty() {
+        let error = format!("            {}", text::plain(&spool.error));
+        writeln!(screen, "{}", Style::Red.paint(&error, colour))?;
+    }
+    Ok(())
 }
 
 fn calls(store: &StoreStatus) -> Table {

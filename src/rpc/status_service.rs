@@ -122,6 +122,7 @@ fn kept(state: &SpoolState) -> proto::Spool {
         max_byte_count: int(state.max_bytes),
         refused_count: int(state.refused),
         delivered_count: int(state.delivered),
+        error: state.fault(),
     }
 }
 

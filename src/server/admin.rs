@@ -244,11 +244,11 @@ async fn ready<S: Store>(
 
 /// What the spool says, which changes nothing about readiness.
 fn spool_line(suffix: &str, state: &SpoolState) -> String {
-    let SpoolState { records, refused, bytes, max_bytes, lost, .. } = state;
+    let SpoolState { records, refused, bytes, max_bytes, .. } = state;
     let kept = format!("{records} records in {bytes} of {max_bytes} bytes, {refused} refused");
-    match lost {
-        Some(lost) => format!("not ok spool{suffix}: {kept}: {lost}"),
-        None => format!("ok spool{suffix}: {kept}"),
+    match state.fault() {
+        fault if fault.is_empty() => format!("ok spool{suffix}: {kept}"),
+        fault => format!("not ok spool{suffix}: {kept}: {fault}"),
     }
 }
 

@@ -46,6 +46,7 @@ fn spool_words(spool: &Spool) -> Markup {
         @if spool.record_count == 0 { "Empty" }
         @else { (number::of(spool.record_count, "report")) " to be booked, " (money::exact(nanos(spool.cost.as_ref()))) }
         @if spool.refused_count > 0 { ", " (number::count(spool.refused_count)) " refused" }
+        @if !spool.error.is_empty() { ": " (spool.error) }
     }
 }
 

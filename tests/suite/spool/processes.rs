@@ -118,6 +118,58 @@ async fn what_a_killed_replica_has_acknowledged_is_booked_once_after_it_starts_a
     assert_eq!(books(&mut client).await, all);
 }
 
+/// What is said on `/readyz?verbose` of the spool.
+async fn ready_line(replica: &Replica) -> String {
+    let page = Request::new("GET", "/readyz?verbose").send(replica.admin).await;
+    let page = String::from_utf8_lossy(&page.body).into_owned();
+    page.lines().find(|line| line.contains("spool")).expect("it has a spool").to_owned()
+}
+
+/// What a command says of a replica.
+fn said(process: &Process, arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        .args(arguments)
+        .args(["--address", &process.address().to_string()])
+        .env_remove("TOLLGATE_TOKEN")
+        .env_remove("TOLLGATE_ADDRESS")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A disk that takes nothing is in the status, beside readiness, and on the command line, until it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_is_shown_in_each_place() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let (mut redis, _kept) = durable();
+    let replica = Replica::new(&redis, &[]);
+    let process = replica.start().await;
+    let mut client = serving(&process).await;
+    redis.kill();
+    is_spooled(&record(&mut client, unreserved("r-1", 1_000)).await, Some(COST), false);
+    let people = rusqlite::Connection::open(replica.spool().join("spool.db")).unwrap();
+    people.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+    people.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = client.record_usage(unreserved("r-2", 1_000)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    let fault = "its disk fails: database is locked";
+    assert_eq!(spool_of(&process).await.error, fault);
+    let line = ready_line(&replica).await;
+    assert!(line.starts_with("not ok spool: 1 records") && line.ends_with(fault), "{line}");
+    let shown = said(&process, &["status"]);
+    assert!(shown.contains(fault), "{shown}");
+    people.execute_batch("ROLLBACK").unwrap();
+    eventually("it can be written again", async || spool_of(&process).await.error.is_empty()).await;
+    is_spooled(&record(&mut client, unreserved("r-2", 1_000)).await, Some(COST), false);
+    assert!(ready_line(&replica).await.starts_with("ok spool: 2 records"));
+    assert!(redis.restart());
+    is_empty(&process).await;
+    assert_eq!(books(&mut client).await, (2 * COST, 2));
+}
+
 /// A full spool refuses and drops nothing: exactly what was acknowledged is booked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_spool_refuses_and_what_it_took_is_booked() {
