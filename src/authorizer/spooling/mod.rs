@@ -32,7 +32,7 @@ use crate::{
         caller::ResolvedCaller,
         decision::Violation,
         money::NanoUsd,
-        plan,
+        plan::{self, Plan},
         rbac::TeamScope,
         request::{Outcome, Unreserved, Usage},
         snapshot::Snapshot,
@@ -164,7 +164,8 @@ impl<S: Store + Clone> Authorizer<S> {
             TeamScope::Teams(teams) if facts.is_none() => Some(teams.iter().cloned().collect()),
             TeamScope::Teams(_) | TeamScope::All => None,
         };
-        self.spool((to, &snapshot), name.id(), report, SpoolRecord::new(subject, report, teams, facts)).await
+        let record = SpoolRecord::new(subject, report, teams, facts);
+        self.spool((to, &snapshot), name.id(), (report, report.digest()), record).await
     }
 
     async fn spool_unreserved(
@@ -204,21 +205,16 @@ impl<S: Store + Clone> Authorizer<S> {
                 facts
             }
         };
-        self.spool(
-            (to, snapshot),
-            id,
-            report,
-            SpoolRecord::new(Subject::Unreserved, report, None, Some(facts)),
-        )
-        .await
+        let record = SpoolRecord::new(Subject::Unreserved, report, None, Some(facts));
+        self.spool((to, snapshot), id, (report, digest_of(report, &plan)), record).await
     }
 
-    /// Keeps a report, once.
+    /// Keeps a report, once. `digest` tells a repeat of it from another under the same id.
     async fn spool(
         &self,
         ((spool, is_asked), snapshot): ((&Spool, bool), &Snapshot),
         id: ReservationId,
-        report: &Report,
+        (report, digest): (&Report, u64),
         record: SpoolRecord,
     ) -> Result<Recorded, Failure> {
         let cost = record.facts.as_ref().map(|facts| cost_of(facts, report, snapshot)).transpose()?;
@@ -232,7 +228,7 @@ impl<S: Store + Clone> Authorizer<S> {
             team: Arc::clone(&team),
             cost_nanos: cost.map(NanoUsd::nanos),
             at,
-            digest: report.digest(),
+            digest,
             tried_at: is_asked.then_some(at),
         };
         let record = SpoolRecord { is_tried: is_asked, ..record }.to_bytes()?;
@@ -248,7 +244,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 self.shared.live.tallies.spooled(&snapshot.policy, &team, report.outcome);
                 SpooledReport { reservation: id, cost, already_recorded: false }
             }
-            Kept::Already(about) if report.must_repeat() && about.digest != report.digest() => {
+            Kept::Already(about) if report.must_repeat() && about.digest != digest => {
                 return Err(Failure::RequestIdReused);
             }
             // Of another team's report under this id nothing is told, and this one is not kept in its place.
@@ -269,6 +265,17 @@ impl<S: Store + Clone> Authorizer<S> {
         });
         Ok(Recorded::Spooled(spooled))
     }
+}
+
+/// What tells a repeat from the report of another request with the same `request_id`: the store compares what a report says of its request, too.
+fn digest_of(report: &Report, plan: &Plan<'_>) -> u64 {
+    let key = plan.caller.key.map(|key| &*key.name).unwrap_or_default();
+    let request = postcard::to_stdvec(&(key, &*plan.model.name, plan.work.operation())).unwrap_or_default();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&report.digest().to_le_bytes()).update(&request);
+    let mut first_eight = [0; 8];
+    hasher.finalize_xof().fill(&mut first_eight);
+    u64::from_le_bytes(first_eight)
 }
 
 /// Whether two teams, of which either may not be known, are not one.

@@ -19,6 +19,7 @@ use tollgate::{
 use tonic::{Code, transport::Channel};
 
 use crate::{
+    access::digest,
     alerts::{
         receiver::{Answer, Receiver},
         webhook_of,
@@ -42,7 +43,7 @@ const POLICY: &str = r#"
 id = "acme"
 
 [teams.t]
-models = ["openai/gpt-oss-20b"]
+models = ["openai/gpt-oss-20b", "openai/gpt-oss-120b"]
 max_output_tokens = 1000
 
 [teams.gone]
@@ -147,6 +148,9 @@ async fn reports_are_acknowledged_in_an_outage_and_booked_once_after_it() {
     }
     let (redis, _kept) = durable();
     let mut replica = Replica::start(redis, Ways::default()).await;
+    let with_key =
+        format!("{POLICY}\n[teams.t.keys.worker]\nsha256 = \"{}\"\n", digest("tg_the_secret_of_the_worker"));
+    replica.server.set_policy(&with_key).await;
     let other = Server::start_on_redis(&replica.redis, "acme", POLICY, replica.clock.clone());
     let mut elsewhere = other.client().await;
     let own = reserve(&mut replica.client, "t").await;
@@ -179,8 +183,16 @@ async fn reports_are_acknowledged_in_an_outage_and_booked_once_after_it() {
     }
     // Other usage of a reservation is its repeat; under a `request_id` it may be another request's.
     is_spooled(&record(client, used(&own, 1, 1)).await, Some(COST), true);
-    let reused = client.record_usage(unreserved("r-1", 7)).await.unwrap_err();
-    is_of(&reused, "REQUEST_ID_REUSED");
+    let with_key = Caller::ApiKey("tg_the_secret_of_the_worker".to_owned());
+    for other in [
+        unreserved("r-1", 7),
+        RecordUsageRequest { model: "openai/gpt-oss-120b".to_owned(), ..unreserved("r-1", 1_000) },
+        RecordUsageRequest { operation: proto::Operation::Response.into(), ..unreserved("r-1", 1_000) },
+        RecordUsageRequest { caller: Some(with_key), ..unreserved("r-1", 1_000) },
+    ] {
+        let reused = client.record_usage(other).await.unwrap_err();
+        is_of(&reused, "REQUEST_ID_REUSED");
+    }
     // What cannot be booked is refused as ever.
     let too_much = client.record_usage(used(&own, 10_000_000_000, 1)).await.unwrap_err();
     assert_eq!(too_much.code(), Code::InvalidArgument);
