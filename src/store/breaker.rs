@@ -1,4 +1,5 @@
-//! Holds decisions back from a store that does not answer, so that they need not wait for it: a circuit breaker over reservations.
+//! Holds decisions back from a store that does not answer, so that they need not wait for it: a circuit breaker over reservations. Reports of usage
+//! that can be kept in a spool have one of their own, over look-ups and settlements: where only reports come, no decision finds out.
 //!
 //! A connection to Redis finds out by itself that it is silent, and is replaced (`redis/connection.rs`); until a new one is refused or
 //! times out, calls wait for it. This is about the calls, whatever the store is: after a few in a row without an answer, those that
@@ -40,10 +41,18 @@ const CLOSED: u8 = 0;
 const SLOW: u8 = 1;
 const OPEN: u8 = 2;
 
+/// What a breaker is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Decisions,
+    Reports,
+}
+
 /// The breaker of one worker's store. All numbers are relaxed: a call too many or too few changes nothing, and decisions read only
 /// `state`.
 #[derive(Debug)]
 pub struct Breaker {
+    asked: Asked,
     state: AtomicU8,
     failures: AtomicU32,
     slow: AtomicU32,
@@ -65,6 +74,7 @@ impl Breaker {
     #[must_use]
     pub fn new(deadline: Duration) -> Self {
         Self {
+            asked: Asked::Decisions,
             state: AtomicU8::new(CLOSED),
             failures: AtomicU32::new(0),
             slow: AtomicU32::new(0),
@@ -76,6 +86,12 @@ impl Breaker {
             slow_after: deadline * SLOW_QUARTERS / 4,
             patience: Self::patience(deadline),
         }
+    }
+
+    /// The same over reports of usage.
+    #[must_use]
+    pub(super) fn over_reports(deadline: Duration) -> Self {
+        Self { asked: Asked::Reports, ..Self::new(deadline) }
     }
 
     /// How long a store with this deadline is waited for before it is said not to answer.
@@ -114,7 +130,7 @@ impl Breaker {
         now >= at && swap(now + millis(PROBE_EVERY)).is_ok()
     }
 
-    /// A reservation is about to be asked for. The one who asks says how it ended, or drops this.
+    /// A call is about to be made. The one who asks says how it ended, or drops this.
     pub(super) fn begin(&self) -> Attempt<'_> {
         Attempt { breaker: self, began: Instant::now(), has_ended: AtomicBool::new(false) }
     }
@@ -185,9 +201,17 @@ impl Breaker {
         if self.state.swap(state, Ordering::Relaxed) == state {
             return;
         }
-        match state {
-            CLOSED => tracing::info!("the store answers decisions in time again"),
-            SLOW => {
+        match (self.asked, state) {
+            (Asked::Reports, CLOSED) => tracing::info!("the store answers reports of usage again"),
+            // They wait for it nonetheless.
+            (Asked::Reports, SLOW) => {}
+            (Asked::Reports, _) => {
+                tracing::warn!(
+                    "the store does not answer reports of usage; they do not wait for it until it does"
+                );
+            }
+            (_, CLOSED) => tracing::info!("the store answers decisions in time again"),
+            (_, SLOW) => {
                 tracing::warn!(
                     "the store answers decisions slowly; those that can do without it do not wait for it"
                 );

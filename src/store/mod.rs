@@ -142,6 +142,11 @@ pub trait Backend: Send + Sync + 'static {
         None
     }
 
+    /// The same of reports of usage that can be kept elsewhere.
+    fn report_breaker(&self) -> Option<&Breaker> {
+        None
+    }
+
     /// The longest that a reservation waits for it.
     fn deadline(&self) -> Duration {
         DEADLINE

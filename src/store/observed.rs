@@ -50,6 +50,7 @@ struct OwnCalls {
     counts: [[Counts; CallOutcome::ALL.len()]; StoreCall::ALL.len()],
     timing: Arc<OnceLock<Family>>,
     breaker: Option<Breaker>,
+    reports: Option<Breaker>,
 }
 
 /// The calls of all stores of a process since it started. The locks are taken when a store is set up and when calls are looked at.
@@ -163,23 +164,24 @@ impl<S> Observed<S> {
     /// Counts the calls of `store` in `calls`.
     #[must_use]
     pub fn new(store: S, calls: &Calls) -> Self {
-        Self::with_breaker(store, calls, None)
+        Self::with_breakers(store, calls, [None, None])
     }
 
-    fn with_breaker(store: S, calls: &Calls, breaker: Option<Breaker>) -> Self {
+    fn with_breakers(store: S, calls: &Calls, [breaker, reports]: [Option<Breaker>; 2]) -> Self {
         let timing = Arc::clone(&calls.timing);
-        let own = Arc::new(OwnCalls { timing, breaker, ..OwnCalls::default() });
+        let own = Arc::new(OwnCalls { timing, breaker, reports, ..OwnCalls::default() });
         calls.lock().push(Arc::clone(&own));
         Self { store, calls: own }
     }
 }
 
 impl<S: Backend> Observed<S> {
-    /// The same for a store of which decisions are asked, with a breaker over them.
+    /// The same for a store of which decisions are asked and to which usage is reported, with a breaker over each.
     #[must_use]
     pub fn guarded(store: S, calls: &Calls) -> Self {
-        let breaker = Breaker::new(store.deadline());
-        Self::with_breaker(store, calls, Some(breaker))
+        let deadline = store.deadline();
+        let breakers = [Breaker::new(deadline), Breaker::over_reports(deadline)];
+        Self::with_breakers(store, calls, breakers.map(Some))
     }
 }
 
@@ -200,6 +202,10 @@ impl<S: Backend> Backend for Observed<S> {
 
     fn breaker(&self) -> Option<&Breaker> {
         self.calls.breaker.as_ref()
+    }
+
+    fn report_breaker(&self) -> Option<&Breaker> {
+        self.calls.reports.as_ref()
     }
 
     fn deadline(&self) -> Duration {
@@ -232,12 +238,22 @@ impl<S: Ledger> Ledger for Observed<S> {
 
     async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
         let started = Instant::now();
-        self.calls.ended(StoreCall::Find, started, self.store.find(id).await)
+        let attempt = self.calls.reports.as_ref().map(Breaker::begin);
+        let answer = self.store.find(id).await;
+        if let Some(attempt) = attempt {
+            attempt.ended(&answer);
+        }
+        self.calls.ended(StoreCall::Find, started, answer)
     }
 
     async fn settle(&self, settle: Settle) -> Result<SettleOutcome, StoreError> {
         let started = Instant::now();
-        self.calls.ended(StoreCall::Settle, started, self.store.settle(settle).await)
+        let attempt = self.calls.reports.as_ref().map(Breaker::begin);
+        let answer = self.store.settle(settle).await;
+        if let Some(attempt) = attempt {
+            attempt.ended(&answer);
+        }
+        self.calls.ended(StoreCall::Settle, started, answer)
     }
 
     fn recall(&self, id: ReservationId) -> Option<Record> {
@@ -246,7 +262,12 @@ impl<S: Ledger> Ledger for Observed<S> {
 
     async fn settle_recalled(&self, settle: Settle) -> Result<Option<SettleOutcome>, StoreError> {
         let started = Instant::now();
-        self.calls.ended(StoreCall::Settle, started, self.store.settle_recalled(settle).await)
+        let attempt = self.calls.reports.as_ref().map(Breaker::begin);
+        let answer = self.store.settle_recalled(settle).await;
+        if let Some(attempt) = attempt {
+            attempt.ended(&answer);
+        }
+        self.calls.ended(StoreCall::Settle, started, answer)
     }
 
     fn found_settled(&self, settle: Settle) {

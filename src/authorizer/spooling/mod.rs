@@ -1,6 +1,6 @@
 //! Reports of usage while the store does not answer: kept on the disk of this replica, acknowledged, and booked once it does.
 //!
-//! A report is kept only where booking it failed for want of an answer, or is known to: the decisions of this core found that out a moment
+//! A report is kept only where booking it failed for want of an answer, or is known to: the decisions or the reports of this core found that out a moment
 //! ago. One that the store is too busy for is refused as ever, since the store has to catch up. Whether a booking that was not answered had
 //! effect is not known; booking it again is a repeat. What is kept has all that its booking needs where this replica knows it, so that
 //! it costs what its caller was told, whatever becomes of the policy and of the reservation.
@@ -125,9 +125,11 @@ impl<S: Store + Clone> Authorizer<S> {
         Box::pin(self.spool_unreserved((spool, is_asked), asker, subject, &report, bounds)).await
     }
 
-    /// Whether a call to the store would only wait for its deadline.
+    /// Whether a call to the store would only wait for its deadline. If not, this is the report that finds out.
     fn is_store_out(&self) -> bool {
-        self.store.is_down() || self.store.breaker().is_some_and(Breaker::is_refusing)
+        self.store.is_down()
+            || self.store.breaker().is_some_and(Breaker::is_refusing)
+            || self.store.report_breaker().is_some_and(|breaker| breaker.holds_back(false))
     }
 
     /// The reservation as a store of this replica remembers it. Its connection may be another core's than that of its report.

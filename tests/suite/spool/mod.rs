@@ -2,6 +2,7 @@
 
 mod forgotten;
 mod processes;
+mod silent;
 
 use std::collections::BTreeMap;
 

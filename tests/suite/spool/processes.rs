@@ -19,14 +19,14 @@ use crate::{
 };
 
 /// Settings of a replica with a spool.
-struct Replica {
+pub(super) struct Replica {
     directory: TempDir,
     more: Vec<String>,
     admin: SocketAddr,
 }
 
 impl Replica {
-    fn new(redis: &RedisServer, more: &[&str]) -> Self {
+    pub(super) fn new(redis: &RedisServer, more: &[&str]) -> Self {
         let directory = TempDir::new().unwrap();
         let spool = directory.path().join("spool");
         let mut all = vec![
@@ -38,35 +38,35 @@ impl Replica {
         Self { directory, more: all, admin: free_port() }
     }
 
-    fn spool(&self) -> PathBuf {
+    pub(super) fn spool(&self) -> PathBuf {
         self.directory.path().join("spool")
     }
 
-    async fn start(&self) -> Process {
+    pub(super) async fn start(&self) -> Process {
         let admin = format!("--admin={}", self.admin);
         let arguments: Vec<_> = self.more.iter().map(String::as_str).chain([&*admin]).collect();
         Process::start_arguments(self.directory.path(), POLICY, &arguments).await
     }
 }
 
-async fn serving(process: &Process) -> Client {
+pub(super) async fn serving(process: &Process) -> Client {
     let mut client = process.client().await;
     eventually("it serves", async || client.authorize(chat("t", MODEL, 1, 1)).await.is_ok()).await;
     client
 }
 
-async fn spool_of(process: &Process) -> proto::Spool {
+pub(super) async fn spool_of(process: &Process) -> proto::Spool {
     let mut client = StatusServiceClient::new(connect(process.address()).await);
     let answer = client.get_status(proto::GetStatusRequest {}).await.unwrap().into_inner();
     answer.status.unwrap().spool.expect("it has a spool")
 }
 
-async fn is_empty(process: &Process) {
+pub(super) async fn is_empty(process: &Process) {
     eventually("the spool is empty", async || spool_of(process).await.record_count == 0).await;
 }
 
 /// What a team spent, and its requests.
-async fn books(client: &mut Client) -> (u64, i64) {
+pub(super) async fn books(client: &mut Client) -> (u64, i64) {
     let report = team_spend(client, "t").await;
     (nanos(report.spend.unwrap().spent), report.requests)
 }
