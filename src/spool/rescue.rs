@@ -12,7 +12,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, config::DbConfig, params, types::Value};
+use rusqlite::{
+    Connection,
+    config::DbConfig,
+    params,
+    types::{Value, ValueRef},
+};
 use thiserror::Error;
 use tracing::error;
 
@@ -240,9 +245,15 @@ fn copy_refused(from: &Connection, to: &Connection, order: &str) -> rusqlite::Re
     Ok(())
 }
 
-/// The columns of `refused`.
+/// The columns of `refused`, whatever they hold.
 fn nine(row: &rusqlite::Row<'_>) -> rusqlite::Result<Vec<Value>> {
-    (0..9).map(|column| row.get(column)).collect()
+    let value = |column| {
+        Ok(match row.get_ref(column)? {
+            ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+            other => other.try_into().unwrap_or(Value::Null),
+        })
+    };
+    (0..9).map(value).collect()
 }
 
 fn refuse(to: &Connection, values: Vec<Value>) -> rusqlite::Result<u64> {

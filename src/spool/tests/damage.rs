@@ -15,19 +15,19 @@ fn database(dir: &TempDir) -> PathBuf {
 
 #[tokio::test]
 async fn a_damaged_record_is_kept_aside_and_the_others_are_taken() {
-    for (damage, is_of_team) in [
-        ("cost = 999", true),
-        ("cost = 'dear'", true),
-        ("cost = 9223372036854775807", true),
-        ("at = 'today'", true),
-        ("at = -1", true),
-        ("team = x'ff00'", false),
-        ("team = CAST(x'ff' AS TEXT)", false),
-        ("id = x'00'", true),
-        ("digest = 1.5", true),
-        ("record = 'text'", true),
-        ("tried = 'never'", true),
-        ("sum = x''", true),
+    for (damage, team) in [
+        ("cost = 999", "61"),
+        ("cost = 'dear'", "61"),
+        ("cost = 9223372036854775807", "61"),
+        ("at = 'today'", "61"),
+        ("at = -1", "61"),
+        ("team = x'ff00'", ""),
+        ("team = CAST(x'ff' AS TEXT)", "FF"),
+        ("id = x'00'", "61"),
+        ("digest = 1.5", "61"),
+        ("record = 'text'", "61"),
+        ("tried = 'never'", "61"),
+        ("sum = x''", "61"),
     ] {
         let dir = TempDir::new().unwrap();
         let spool = open(&dir);
@@ -43,9 +43,9 @@ async fn a_damaged_record_is_kept_aside_and_the_others_are_taken() {
         let state = spool.state();
         assert_eq!((state.records, state.refused, state.cost_nanos), (2, 1, 20), "{damage}");
         assert!(state.is_backlog(NOW) && state.damaged == 0, "{damage}");
-        let aside = "SELECT why || ' ' || team FROM refused";
+        let aside = "SELECT why || ' ' || hex(team) FROM refused";
         let aside: String = people.query_row(aside, [], |row| row.get(0)).unwrap();
-        assert_eq!(aside, if is_of_team { "damaged a" } else { "damaged " }, "{damage}");
+        assert_eq!(aside, format!("damaged {team}"), "{damage}");
         // Its gateway is answered as if it had not been kept.
         assert_eq!(spool.keep(entry(1, "a", Some(10))).await, Ok(Kept::New), "{damage}");
     }
@@ -130,8 +130,14 @@ async fn of_a_spool_with_a_damaged_page_what_can_be_read_is_delivered_and_the_re
         }
         assert!(missing == 0 || (state.damaged == 1 && state.is_backlog(NOW)), "page {page}: {state:?}");
         assert!(missing > 0 || page == 0 || *spool.name() == name || state.damaged == 1, "page {page}");
-        // It goes on as any other, also after a restart; the damaged file stays until people take it away.
-        assert_eq!(spool.keep(entry(99, "b", None)).await, Ok(Kept::New), "page {page}");
+        // It works as any other, also after a restart; the damaged file stays until people take it away.
+        let kept = match spool.keep(entry(99, "b", None)).await {
+            // That it is damaged was found by this: its gateway repeats it.
+            Err(NotKept::Unavailable) => spool.keep(entry(99, "b", None)).await,
+            kept => kept,
+        };
+        assert_eq!(kept, Ok(Kept::New), "page {page}");
+        let state = spool.state();
         drop(spool);
         let spool = open(&dir);
         assert_eq!((spool.state().records, spool.state().damaged), (1, state.damaged), "page {page}");
