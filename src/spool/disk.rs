@@ -14,7 +14,7 @@ use crate::{domain::Timestamp, store::embedded::open_database};
 /// The version of the layout below, kept in SQLite's `user_version`.
 pub(super) const LAYOUT: i64 = 1;
 /// Identifies the file in SQLite's `application_id`: `TolS`.
-const APPLICATION: i64 = 0x546f_6c53;
+pub(super) const APPLICATION: i64 = 0x546f_6c53;
 /// Pages of the write-ahead log after which it is moved into the database.
 const WAL_PAGES: u64 = 64;
 /// Pages that one commit may add to it before that: what is asked for behind them is done by the next.
@@ -144,10 +144,16 @@ impl Disk {
         Ok(())
     }
 
-    /// Whether it takes anything: writes what is there.
+    /// Whether it takes anything: writes what is there, and a file that is as large as a few records.
     pub(super) fn can_write(&self) -> bool {
+        let file = self.connection.path().map(|path| format!("{path}-room"));
+        let has_room = file.is_some_and(|file| {
+            let written = std::fs::write(&file, [0; 4 * MAX_RECORD]);
+            // Also what could be written of it.
+            std::fs::remove_file(&file).is_ok() && written.is_ok()
+        });
         let written = self.connection.execute("UPDATE about SET name = name", []);
-        written.is_ok_and(|rows| rows > 0)
+        has_room && written.is_ok_and(|rows| rows > 0)
     }
 
     /// The pages that a job may add to the log, at most: those that it writes, and those that lead to them.

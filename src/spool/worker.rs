@@ -110,12 +110,12 @@ impl Worker {
         let committed = commit(disk, jobs, &mut state, &mut done);
         let failed = committed.is_err();
         match committed {
-            // Reading works on a full disk as well.
-            Ok(has_written) if state.failing.is_some() && (has_written || disk.can_write()) => {
+            // Reading works on a full disk as well, and so does what has room in the log already.
+            Ok(()) if state.failing.is_some() && (state.kept > before.kept || disk.can_write()) => {
                 state.failing = None;
                 info!("the spool can write again");
             }
-            Ok(_) => {}
+            Ok(()) => {}
             Err(error) => {
                 // What was not committed is not there.
                 state = before.clone();
@@ -175,7 +175,7 @@ impl Worker {
         }
     }
 
-    /// Goes on with what can be read of a damaged database.
+    /// Carries on with what can be read of a damaged database.
     fn mend(&mut self, state: &mut SpoolState) {
         if let Err(error) = self.try_to_mend(state) {
             error!(%error, "what can be read of the spool cannot be moved to a new database");
@@ -203,14 +203,13 @@ impl Worker {
     }
 }
 
-/// Does jobs in one transaction, as many as fit and as far as it fails. Whether anything was written.
+/// Does jobs in one transaction, as many as fit and as far as it fails.
 fn commit(
     disk: &Disk,
     jobs: &mut VecDeque<Job>,
     state: &mut SpoolState,
     done: &mut Vec<Done>,
-) -> rusqlite::Result<bool> {
-    let written = disk.connection.total_changes();
+) -> rusqlite::Result<()> {
     let transaction = disk::begin(&disk.connection)?;
     let mut pages = 0;
     while let Some(job) = jobs.pop_front() {
@@ -255,5 +254,5 @@ fn commit(
     if let Err(error) = disk.measure(state) {
         warn!(%error, "the spool cannot tell how much it keeps");
     }
-    Ok(disk.connection.total_changes() > written)
+    Ok(())
 }

@@ -7,6 +7,7 @@
 mod alone;
 mod cluster;
 mod fleet;
+mod full_disk;
 mod plan;
 mod proxy;
 mod watched;

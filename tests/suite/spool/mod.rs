@@ -4,7 +4,7 @@ mod forgotten;
 mod processes;
 mod silent;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use tempfile::TempDir;
 use tollgate::{
@@ -19,6 +19,7 @@ use tollgate::{
 };
 use tonic::{Code, transport::Channel};
 
+pub(crate) use self::processes::spool_of;
 use crate::{
     access::digest,
     alerts::{
@@ -35,11 +36,11 @@ use crate::{
 
 const MODEL: &str = "openai/gpt-oss-20b";
 /// 1,000 input and 100 output tokens at the list price.
-const COST: u64 = 105_000;
+pub(crate) const COST: u64 = 105_000;
 /// More than any of these tests needs.
 const ROOM: u64 = 64 << 20;
 
-const POLICY: &str = r#"
+pub(crate) const POLICY: &str = r#"
 [organization]
 id = "acme"
 
@@ -52,10 +53,10 @@ models = ["openai/gpt-oss-20b"]
 on_store_outage = "allow"
 "#;
 
-type Client = PolicyServiceClient<Channel>;
+pub(crate) type Client = PolicyServiceClient<Channel>;
 
 /// A Redis that keeps what it was told when it is killed, in a directory that outlives it.
-fn durable() -> (RedisServer, TempDir) {
+pub(crate) fn durable() -> (RedisServer, TempDir) {
     let kept = TempDir::new().unwrap();
     let place = kept.path().to_str().unwrap().to_owned();
     let redis = RedisServer::start_with(|_, _| {
@@ -66,7 +67,7 @@ fn durable() -> (RedisServer, TempDir) {
 }
 
 /// Usage that has no reservation.
-fn unreserved(request_id: &str, input_tokens: i64) -> RecordUsageRequest {
+pub(crate) fn unreserved(request_id: &str, input_tokens: i64) -> RecordUsageRequest {
     RecordUsageRequest {
         caller: Some(Caller::Team("t".to_owned())),
         request_id: request_id.to_owned(),
@@ -253,21 +254,25 @@ async fn what_the_store_has_lost_is_booked_by_what_the_replica_knows() {
     assert!(told.contains(r#""input_tokens":5"#), "{told}");
 }
 
+/// Puts as many reports of a later release into a spool, each of [`COST`].
+async fn keep_later(directory: &Path, count: u8) {
+    let spool = Spool::open(directory, ROOM, "acme").unwrap();
+    for number in 0..count {
+        let about = About { team: "t".into(), cost_nanos: Some(COST), at: START, digest: 7, tried_at: None };
+        let entry = Entry { id: ReservationId([number; 16]), about, record: vec![2, number].into() };
+        assert_eq!(spool.keep(entry).await, Ok(Kept::New));
+    }
+}
+
 /// What a later release has spooled waits for one, and holds up nothing of this one's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reports_of_a_later_release_wait_and_others_pass_them() {
     if !StoreKind::Redis.is_available() {
         return;
     }
-    let (directory, later) = (TempDir::new().unwrap(), 150_u8);
-    let spool = Spool::open(directory.path(), ROOM, "acme").unwrap();
+    let (directory, later) = (TempDir::new().unwrap(), 150);
     // More than are taken at once.
-    for number in 0..later {
-        let about = About { team: "t".into(), cost_nanos: Some(1), at: START, digest: 7, tried_at: None };
-        let entry = Entry { id: ReservationId([number; 16]), about, record: vec![2, number].into() };
-        assert_eq!(spool.keep(entry).await, Ok(Kept::New));
-    }
-    drop(spool);
+    keep_later(directory.path(), later).await;
     let (redis, _kept) = durable();
     let mut replica = Replica::start_in(directory, redis, Ways::default()).await;
     replica.redis.kill();

@@ -11,10 +11,13 @@ use tokio::task::JoinSet;
 use tollgate::rpc::proto::{self, status_service_client::StatusServiceClient};
 use tonic::Code;
 
-use super::{COST, Client, MODEL, POLICY, durable, is_spooled, record, reserve, unreserved};
+use super::{COST, Client, MODEL, POLICY, durable, is_spooled, keep_later, record, reserve, unreserved};
 use crate::{
     envoy::http::Request,
-    harness::{Process, StoreKind, chat, connect, errors::is_of, eventually, nanos, team_spend, used},
+    harness::{
+        Process, StoreKind, chat, connect, errors::is_of, eventually, eventually_within, nanos, team_spend,
+        used,
+    },
     redis_server::{RedisServer, free_port},
 };
 
@@ -55,7 +58,7 @@ pub(super) async fn serving(process: &Process) -> Client {
     client
 }
 
-pub(super) async fn spool_of(process: &Process) -> proto::Spool {
+pub(crate) async fn spool_of(process: &Process) -> proto::Spool {
     let mut client = StatusServiceClient::new(connect(process.address()).await);
     let answer = client.get_status(proto::GetStatusRequest {}).await.unwrap().into_inner();
     answer.status.unwrap().spool.expect("it has a spool")
@@ -134,7 +137,8 @@ fn said(process: &Process, arguments: &[&str]) -> String {
         .env_remove("TOLLGATE_ADDRESS")
         .output()
         .unwrap();
-    assert!(output.status.success(), "{output:?}");
+    // A store that does not answer is no success.
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -168,6 +172,44 @@ async fn a_disk_that_fails_is_shown_in_each_place() {
     assert!(redis.restart());
     is_empty(&process).await;
     assert_eq!(books(&mut client).await, (2 * COST, 2));
+}
+
+/// What waits is on the command line, with its cost, wherever people look for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_is_said_on_the_command_line() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let (mut redis, _kept) = durable();
+    let replica = Replica::new(&redis, &[]);
+    keep_later(&replica.spool(), 3).await;
+    let process = replica.start().await;
+    let mut client = serving(&process).await;
+    let shown = said(&process, &["status"]);
+    assert!(
+        shown.contains("3 reports ($0.000315") && shown.contains("wait to be booked, the oldest since 20"),
+        "{shown}"
+    );
+    let shown = said(&process, &["spend"]);
+    assert!(
+        shown.contains("3 reports ($0.000315") && shown.contains("of acme are in none of these"),
+        "{shown}"
+    );
+    let shown = said(&process, &["spend", "--team", "t"]);
+    assert!(shown.contains("of t are in none of these"), "{shown}");
+    eventually_within(std::time::Duration::from_secs(30), "the replica has told of it", async || {
+        let shown = said(&process, &["replicas", "list"]);
+        let row = shown.lines().nth(1).unwrap_or_default().to_owned();
+        shown.starts_with("NAME") && row.split_whitespace().nth(3) == Some("3")
+    })
+    .await;
+    let json = said(&process, &["status", "--json"]);
+    assert!(json.contains("\"recordCount\": \"3\"") || json.contains("\"recordCount\":\"3\""), "{json}");
+    redis.kill();
+    let id = "01".to_owned() + &"7".repeat(30);
+    is_spooled(&record(&mut client, used(&id, 1_000, 100)).await, None, false);
+    let shown = said(&process, &["record", &id, "--input-tokens", "1000", "--output-tokens", "100"]);
+    assert!(shown.contains("spooled:") && shown.contains("kept before; nothing was kept again"), "{shown}");
 }
 
 /// A full spool refuses and drops nothing: exactly what was acknowledged is booked.
