@@ -14,6 +14,7 @@
 
 mod disk;
 mod error;
+mod look;
 mod open;
 mod rescue;
 mod row;
@@ -38,6 +39,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use self::worker::Job;
 pub use self::{
     error::{NotKept, SpoolOpenError},
+    look::{SpoolLook, look},
     rescue::RescueError,
     state::{Failing, SpoolState},
 };

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The database in the spool's directory. SQLite keeps two more beside it.
-const DATABASE: &str = "spool.db";
+pub(super) const DATABASE: &str = "spool.db";
 
 /// A directory that is ready to be used.
 pub(super) struct Opened {

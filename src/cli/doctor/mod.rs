@@ -7,6 +7,7 @@ mod network;
 mod policy;
 mod ports;
 mod redis;
+mod spool;
 mod store;
 
 use std::{
@@ -74,8 +75,20 @@ struct Probe {
 type Look = Pin<Box<dyn Future<Output = Findings> + Send>>;
 
 /// The subjects of probes, in the order in which findings on them are told.
-const SUBJECTS: [&str; 11] =
-    ["access", "listen", "admin", "store", "tls", "files", "groq_keys", "oidc", "receivers", "otlp", "envoy"];
+const SUBJECTS: [&str; 12] = [
+    "access",
+    "listen",
+    "admin",
+    "store",
+    "spool",
+    "tls",
+    "files",
+    "groq_keys",
+    "oidc",
+    "receivers",
+    "otlp",
+    "envoy",
+];
 
 /// What all probes look at.
 #[derive(Clone)]
@@ -150,6 +163,9 @@ fn of_organization(case: &Case, organization: Option<&Arc<str>>) -> Vec<Probe> {
         ("oidc", Box::pin(network::issuers(case.clone()))),
         ("receivers", Box::pin(network::receivers(case.clone()))),
     ];
+    if case.settings.spool_directory.is_some() {
+        looks.push(("spool", blocking("spool", case, spool::probe)));
+    }
     if case.envoy.is_some() {
         looks.push(("envoy", blocking("envoy", case, envoy::probe)));
     }

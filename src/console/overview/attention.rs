@@ -310,4 +310,18 @@ mod tests {
             "{item}"
         );
     }
+
+    #[test]
+    fn reports_that_wait_need_attention_by_the_replicas_that_keep_them() {
+        let replica = |name: &str, spooled_requests| Replica {
+            name: name.to_owned(),
+            spooled_requests,
+            ..Replica::default()
+        };
+        assert!(spooled(&[replica("gate-1", 0)]).is_none());
+        let item = spooled(&[replica("gate-1", 2), replica("gate-2", 0), replica("gate-3", 1_200)]).unwrap();
+        let item = item.shown().into_string();
+        assert!(item.contains("1,202") && item.contains("of usage wait to be booked"), "{item}");
+        assert!(item.contains("on the disks of gate-1, gate-3 until"), "{item}");
+    }
 }

@@ -80,3 +80,27 @@ fn span_of(mean: &prost_types::Duration) -> String {
         seconds => span(jiff::SignedDuration::from_secs(seconds)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::gather::Part, *};
+    use crate::rpc::{google_type::Money, proto::Status};
+
+    #[test]
+    fn what_a_spool_keeps_and_what_is_wrong_with_it_is_said() {
+        let said = |spool: Spool| spool_words(&spool).into_string();
+        assert_eq!(said(Spool::default()), "Empty");
+        let cost = Some(Money { units: 1, ..Money::default() });
+        let waiting = Spool { record_count: 1_200, cost, ..Spool::default() };
+        let text = said(waiting.clone());
+        assert!(
+            text.contains("1,200") && text.contains("reports") && text.contains("to be booked, "),
+            "{text}"
+        );
+        let text = said(Spool { refused_count: 2, error: "its disk fails: <b>".to_owned(), ..waiting });
+        assert!(text.ends_with(", 2 refused: its disk fails: &lt;b&gt;"), "{text}");
+        let status = Status { spool: Some(Spool::default()), ..Status::default() };
+        let now = Now { status: Part::Read(Some(status)), ..Now::default() };
+        assert!(lines(&now).into_string().contains("<dt>Spool</dt><dd>Empty</dd>"));
+    }
+}

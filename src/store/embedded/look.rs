@@ -19,6 +19,17 @@ const VERSION_AT: usize = 60;
 const APPLICATION_AT: usize = 68;
 const HEAD: usize = 100;
 
+/// What is looked for in a directory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// Its files, the database first.
+    pub(crate) files: &'static [&'static str],
+    /// What identifies the database in SQLite's `application_id`.
+    pub(crate) application: i64,
+    /// What it is, such as `store`.
+    pub(crate) what: &'static str,
+}
+
 /// What is known of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
@@ -46,6 +57,15 @@ pub const READABLE_LAYOUTS: std::ops::RangeInclusive<i64> = 1..=schema::LAYOUT;
 /// # Errors
 /// It cannot be looked at, or what is there is no store.
 pub fn look(dir: &Path) -> io::Result<Look> {
+    let files = &[DATABASE, WAL, LAST_COMMIT];
+    look_for(dir, Wanted { files, application: schema::APPLICATION, what: "store" })
+}
+
+/// Looks at `dir` for another database in a directory of its own.
+///
+/// # Errors
+/// It cannot be looked at, or what is there is not that.
+pub(crate) fn look_for(dir: &Path, wanted: Wanted) -> io::Result<Look> {
     let exists = match fs::metadata(dir) {
         Ok(found) if !found.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
         Ok(_) => true,
@@ -71,18 +91,19 @@ pub fn look(dir: &Path) -> io::Result<Look> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
         free => free.map(|()| false)?,
     };
-    let names = ["", DATABASE, WAL, LAST_COMMIT];
-    let paths = names.map(|name| if name.is_empty() { dir.to_owned() } else { dir.join(name) });
+    let files = wanted.files.iter().map(|name| dir.join(name));
+    let paths = std::iter::once(dir.to_owned()).chain(files);
     let is_open_to_others =
         |path: &PathBuf| fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0);
-    let open_to_others = paths.into_iter().filter(is_open_to_others).collect();
-    Ok(Look { layout: layout(&dir.join(DATABASE))?, is_open, open_to_others, ..look })
+    let open_to_others = paths.filter(is_open_to_others).collect();
+    Ok(Look { layout: layout(dir, wanted)?, is_open, open_to_others, ..look })
 }
 
 /// The layout in the first page of a database. A store writes it when it is opened, and moves it there from the write-ahead log
 /// before it does anything else.
-fn layout(path: &Path) -> io::Result<Option<i64>> {
-    let file = match File::open(path) {
+fn layout(dir: &Path, Wanted { files, application, what }: Wanted) -> io::Result<Option<i64>> {
+    let name = files.first().copied().unwrap_or_default();
+    let file = match File::open(dir.join(name)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
@@ -96,8 +117,8 @@ fn layout(path: &Path) -> io::Result<Option<i64>> {
         bytes.map(|bytes| i64::from(u32::from_be_bytes(bytes)))
     };
     match (number(VERSION_AT), number(APPLICATION_AT)) {
-        (Some(version), Some(schema::APPLICATION)) => Ok(Some(version)),
-        _ => Err(io::Error::other(format!("`{DATABASE}` is no store of Tollgate, or damaged"))),
+        (Some(version), Some(found)) if found == application => Ok(Some(version)),
+        _ => Err(io::Error::other(format!("`{name}` is no {what} of Tollgate, or damaged"))),
     }
 }
 

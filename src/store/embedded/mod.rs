@@ -105,6 +105,7 @@ pub use self::{
 pub(crate) use self::{
     disk::open_database,
     files::{Claim, ClaimError},
+    look::{Wanted, look_for},
     owner::is_failed_sync,
 };
 use super::{

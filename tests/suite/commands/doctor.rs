@@ -28,13 +28,13 @@ const ACCESS: &str = "[access.tokens.gate]\nsha256 = \"9f86d081884c7d659a2feaa0c
 const BOUND: Duration = Duration::from_secs(30);
 
 /// A directory with a policy and settings, which name ports that are free.
-struct Case {
+pub(super) struct Case {
     directory: TempDir,
     settings: String,
 }
 
 impl Case {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let directory = TempDir::new().unwrap();
         fs::write(directory.path().join("policy.toml"), format!("{POLICY}{ACCESS}")).unwrap();
         let settings = format!(
@@ -45,7 +45,7 @@ impl Case {
         Self { directory, settings }
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.directory.path()
     }
 
@@ -86,7 +86,7 @@ impl Case {
     }
 
     /// Asserts that `more` settings lead to a finding on `subject` that says `word`, and the exit code of its severity.
-    fn finds(&self, more: &str, (severity, subject, word): (&str, &str, &str)) {
+    pub(super) fn finds(&self, more: &str, (severity, subject, word): (&str, &str, &str)) {
         let arguments: &[&str] =
             if self.path().join("envoy.yaml").exists() { &["--envoy", "envoy.yaml"] } else { &[] };
         let (code, findings) = self.examine(more, arguments);

@@ -1,6 +1,7 @@
 //! Each command that README.md, `docs/` and `--help` show works as typed.
 
 mod doctor;
+mod doctor_of_spool;
 mod generated;
 mod grpcurl;
 mod init;

@@ -1,6 +1,10 @@
 //! A real collector receives metrics and spans.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use tempfile::TempDir;
 use tonic::Request;
@@ -9,8 +13,8 @@ use super::{MODEL, POLICY, start};
 use crate::{
     clients::{Missing, install_once, installed, run, skip, sources},
     guard::Guarded,
-    harness::{chat, eventually, used},
-    redis_server::free_port,
+    harness::{StoreKind, chat, eventually, used},
+    redis_server::{RedisServer, free_port},
 };
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -49,6 +53,70 @@ fn traced<T>(message: T, trace: &str, flags: &str) -> Request<T> {
     request
 }
 
+/// rotel, which notes what it receives.
+struct Collector {
+    directory: TempDir,
+    endpoint: String,
+    _running: Guarded,
+}
+
+impl Collector {
+    async fn start(rotel: &Path) -> Self {
+        let directory = TempDir::new().unwrap();
+        let own = directory.path();
+        let (grpc, http) = (free_port().to_string(), free_port().to_string());
+        let pid = own.join("pid");
+        let collector = [
+            &["start", "--otlp-grpc-endpoint", &grpc, "--otlp-http-endpoint", &http][..],
+            &["--pid-file", pid.to_str().unwrap(), "--exporter", "blackhole"],
+            &["--debug-log", "traces", "--debug-log", "metrics", "--debug-log-verbosity", "detailed"],
+        ]
+        .concat();
+        let running = Guarded::start(own, rotel, &collector);
+        eventually("rotel listens", async || tokio::net::TcpStream::connect(&grpc).await.is_ok()).await;
+        Self { endpoint: format!("--otlp-endpoint=http://{grpc}"), directory, _running: running }
+    }
+
+    fn received(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+}
+
+/// A report that is spooled says so in its span.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_span_says_that_a_report_is_spooled() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let rotel = match tokio::task::spawn_blocking(install_rotel).await.unwrap() {
+        Ok(rotel) => rotel,
+        Err(missing) => return skip("rotel", &missing),
+    };
+    let (collector, directory, mut redis) =
+        (Collector::start(&rotel).await, TempDir::new().unwrap(), RedisServer::start());
+    let spool = format!("--spool-directory={}", directory.path().join("spool").display());
+    let store = format!("--store={}", redis.url());
+    let arguments = [&*store, &spool, &collector.endpoint, "--otlp-interval=1s"];
+    let (process, _) = start(&directory, POLICY, &arguments).await;
+    let mut client = process.client().await;
+    let mut id = String::new();
+    eventually("it serves", async || {
+        let answer = client.authorize(chat("chatbot", MODEL, 100, 100)).await;
+        id = answer.map(|answer| answer.into_inner().reservation_id).unwrap_or_default();
+        !id.is_empty()
+    })
+    .await;
+    redis.kill();
+    let answer = client.record_usage(traced(used(&id, 100, 50), TRACE, "01")).await.unwrap();
+    assert!(answer.into_inner().spooled);
+    eventually("its span has arrived", async || {
+        let received = collector.received();
+        received.contains(TRACE) && received.contains("tollgate.spooled") && received.contains(&id)
+    })
+    .await;
+    process.kill();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_receives_metrics_and_the_spans_of_traced_calls() {
     let rotel = match tokio::task::spawn_blocking(install_rotel).await.unwrap() {
@@ -56,22 +124,9 @@ async fn a_collector_receives_metrics_and_the_spans_of_traced_calls() {
         Err(missing) => return skip("rotel", &missing),
     };
     let directory = TempDir::new().unwrap();
-    let own = directory.path().join("rotel");
-    fs::create_dir(&own).unwrap();
-    let (grpc, http) = (free_port().to_string(), free_port().to_string());
-    let pid = own.join("pid");
-    let collector = [
-        &["start", "--otlp-grpc-endpoint", &grpc, "--otlp-http-endpoint", &http][..],
-        &["--pid-file", pid.to_str().unwrap(), "--exporter", "blackhole"],
-        &["--debug-log", "traces", "--debug-log", "metrics", "--debug-log-verbosity", "detailed"],
-    ]
-    .concat();
-    let collector = Guarded::start(&own, &rotel, &collector);
-    let received = || fs::read_to_string(own.join("log")).unwrap_or_default();
-    eventually("rotel listens", async || tokio::net::TcpStream::connect(&grpc).await.is_ok()).await;
-    let endpoint = format!("--otlp-endpoint=http://{grpc}");
+    let collector = Collector::start(&rotel).await;
     let log = "--decision-log-allowed=100%";
-    let arguments = [&*endpoint, "--otlp-interval=1s", "--log-format=json", log];
+    let arguments = [&*collector.endpoint, "--otlp-interval=1s", "--log-format=json", log];
     let (process, _) = start(&directory, POLICY, &arguments).await;
     let mut client = process.client().await;
     let request = || chat("chatbot", MODEL, 100, 100);
@@ -82,7 +137,7 @@ async fn a_collector_receives_metrics_and_the_spans_of_traced_calls() {
     let other = "22222222222222222222222222222222";
     client.record_usage(traced(used(&allowed.reservation_id, 100, 50), other, "01")).await.unwrap();
     eventually("metrics and spans have arrived", async || {
-        let received = received();
+        let received = collector.received();
         [
             "tollgate.decisions",
             "tollgate.decision.duration",
@@ -94,7 +149,7 @@ async fn a_collector_receives_metrics_and_the_spans_of_traced_calls() {
         .all(|part| received.contains(part))
     })
     .await;
-    let received = received();
+    let received = collector.received();
     for part in [
         "tollgate.v1.PolicyService/Authorize",
         "tollgate.v1.PolicyService/RecordUsage",
