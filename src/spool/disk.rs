@@ -267,6 +267,7 @@ impl Disk {
             .prepare_cached("SELECT place FROM spooled WHERE place > ? ORDER BY place LIMIT ?")?;
         let places = select.query_map(params![int(after), count], |row| row.get::<_, i64>(0))?;
         let places = places.collect::<rusqlite::Result<Vec<_>>>()?;
+        self.last.set(places.iter().copied().fold(self.last.get(), i64::max));
         let mut whole = self.connection.prepare_cached("SELECT * FROM spooled WHERE place = ?")?;
         let mut update = self.connection.prepare_cached("UPDATE spooled SET tried = ? WHERE place = ?")?;
         let (mut taken, mut has_damaged) = (Vec::with_capacity(places.len()), false);
