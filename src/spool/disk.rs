@@ -19,6 +19,8 @@ pub(super) const APPLICATION: i64 = 0x546f_6c53;
 const WAL_PAGES: u64 = 64;
 /// Pages that one commit may add to it before that: what is asked for behind them is done by the next.
 pub(super) const COMMIT_PAGES: u64 = 192;
+/// Pages that marking what is taken may add to it: 64 records of the usual size share fewer.
+const TAKEN_PAGES: u64 = 64;
 /// The bytes of the log's header, and of each frame's.
 const WAL_HEADER: u64 = 32;
 const FRAME_HEADER: u64 = 24;
@@ -161,7 +163,7 @@ impl Disk {
         let of_record = |length: usize| (length as u64).div_ceil(self.page_size) + SPARE_PAGES;
         match job {
             Job::Keep(entry, _) => of_record(entry.record.len()),
-            Job::Take { count, .. } => u64::from(*count) + SPARE_PAGES,
+            Job::Take { .. } => TAKEN_PAGES + of_record(MAX_RECORD),
             // The row and its entry in the index.
             Job::Delivered(places, _) => 2 * places.len() as u64 + SPARE_PAGES,
             Job::SetAside { in_words, .. } => of_record(MAX_RECORD + in_words.len()) + SPARE_PAGES,
@@ -255,7 +257,8 @@ impl Disk {
         Ok(Ok(Kept::New))
     }
 
-    /// The oldest records behind `after`; those that can be are tried `now`, if they were not before. One that is damaged is put aside.
+    /// The oldest records behind `after`, as many as one commit can mark; those that can be are tried `now`, if they were not before. One
+    /// that is damaged is put aside.
     pub(super) fn take(
         &self,
         (after, count): (u64, u32),
@@ -271,9 +274,15 @@ impl Disk {
         let mut whole = self.connection.prepare_cached("SELECT * FROM spooled WHERE place = ?")?;
         let mut update = self.connection.prepare_cached("UPDATE spooled SET tried = ? WHERE place = ?")?;
         let (mut taken, mut has_damaged) = (Vec::with_capacity(places.len()), false);
+        let mut pages = 0;
         for place in places {
+            // What a record takes is written again when it is marked.
+            if pages >= TAKEN_PAGES {
+                break;
+            }
             match whole.query_row([place], read) {
                 Ok(found) => {
+                    pages += 1 + found.entry.record.len() as u64 / self.page_size;
                     if found.entry.about.tried_at.is_none() && can_try(&found.entry.record) {
                         update.execute([int(now.0), place])?;
                     }

@@ -165,7 +165,7 @@ impl Spool {
         self.ask(|answer| Job::Keep(entry, answer)).await?
     }
 
-    /// The oldest records behind `after`, at most `count`. It is on disk before it answers that those which `can_try` is true of are tried
+    /// The oldest records behind `after`, at most `count`, and fewer where they are large. It is on disk before it answers that those which `can_try` is true of are tried
     /// `now`, where they were not before.
     ///
     /// # Errors

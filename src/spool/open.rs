@@ -106,7 +106,8 @@ fn look(dir: &Path, claim: &Claim, max_bytes: u64, organization: &str) -> Result
     let failed = |source| SpoolOpenError::Database { path: dir.to_owned(), source };
     let mut disk = Disk::open(&claim.database(), max_bytes).map_err(failed)?;
     match disk.layout().map_err(failed)? {
-        0 => disk.create().map_err(failed)?,
+        // In the file itself, so that what it is can be seen from outside.
+        0 => disk.create().and_then(|()| disk.shrink()).map_err(failed)?,
         LAYOUT => {}
         found => return Err(SpoolOpenError::Newer { path: dir.to_owned(), found, known: LAYOUT }),
     }
