@@ -64,14 +64,14 @@ async fn reports_do_not_wait_for_a_store_that_is_silent() {
     .await;
 }
 
-/// Settlements that the store of a process did not answer.
-async fn failed_settlements(process: &Process) -> i64 {
+/// Look-ups and settlements that the store of a process did not answer.
+async fn failed_calls(process: &Process) -> i64 {
     let mut client = StatusServiceClient::new(connect(process.address()).await);
     let answer = client.get_status(proto::GetStatusRequest {}).await.unwrap().into_inner();
     let calls = answer.status.unwrap().store.unwrap().calls;
-    let failed = calls
-        .into_iter()
-        .filter(|calls| calls.operation == "settle" && calls.outcome() == StoreCallOutcome::Failed);
+    let failed = calls.into_iter().filter(|calls| {
+        matches!(&*calls.operation, "find" | "settle") && calls.outcome() == StoreCallOutcome::Failed
+    });
     failed.map(|calls| calls.count).sum()
 }
 
@@ -97,7 +97,7 @@ async fn a_few_reports_find_out_that_the_store_does_not_take_them() {
         assert!(record(&mut client, used(id, 1_000, 100)).await.spooled);
     }
     // Three of each core, one each 250 ms, and the attempts to deliver them.
-    let failed = failed_settlements(&process).await;
+    let failed = failed_calls(&process).await;
     assert!((1..=50).contains(&failed), "{failed}");
     people.execute_batch("DROP TRIGGER full").unwrap();
     is_empty(&process).await;
