@@ -15,12 +15,15 @@ mod recent;
 mod wait;
 mod watcher;
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+use std::{
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 pub(super) use self::lines::{Blocked, Until};
 use self::{
@@ -56,7 +59,9 @@ pub struct Queue {
     /// A task reads the counters of those that wait.
     watched: AtomicBool,
     pace: Pace,
-    closed: watch::Sender<bool>,
+    closed: AtomicBool,
+    /// Told when it is closed. It wakes in the order of arrival, which a watch channel does not.
+    closing: Notify,
 }
 
 impl Queue {
@@ -94,16 +99,21 @@ impl Queue {
 
     /// Ends every wait: all waiting requests are answered at once.
     pub fn close(&self) {
-        self.closed.send_replace(true);
+        self.closed.store(true, Ordering::Release);
+        self.closing.notify_waiters();
     }
 
     fn is_closed(&self) -> bool {
-        *self.closed.borrow()
+        self.closed.load(Ordering::Acquire)
     }
 
     async fn closing(&self) {
-        // `self` holds the sender, so the channel cannot close before it says so.
-        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+        let mut closing = pin!(self.closing.notified());
+        // It hears of a close from here on.
+        closing.as_mut().enable();
+        if !self.is_closed() {
+            closing.await;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines> {
