@@ -69,7 +69,7 @@
 //! cli ─► reconcile                                    what was booked, compared with Groq's bill, pure
 //! cli, console ─► report_text ─► rpc                  reports as CSV and FOCUS, and the days they are about, pure
 //!
-//! sim ─► authorizer, control, alerts, live, store     tests only: whole worlds in one thread
+//! sim ─► authorizer, control, alerts, live, spool     tests only: whole worlds in one thread, over stores
 //!
 //! authorizer, replicas ─► spool ─► store              reports that were acknowledged while the store did not answer
 //! live ─► store ─► runtime ─► domain                  what is in force; counters; time; the pure core

@@ -12,10 +12,6 @@ pub use self::{
     organization::Organization,
     parts::{Parts, Shown},
 };
-pub use crate::{
-    authorizer::{DecisionOutputs, SpoolDelivery, released},
-    live::carried_over,
-};
 use crate::{
     access::{self, Client, ClientSecretPlace, SessionKeyError, SessionSettings, Sessions, SignIn},
     console::{Console, ConsoleAddress, Door, Streams},
@@ -28,6 +24,10 @@ use crate::{
     settings::{OidcClient, Settings},
     store::{Observed, Store},
     telemetry::Meters,
+};
+pub use crate::{
+    authorizer::{DecisionOutputs, SpoolDelivery, released},
+    live::carried_over,
 };
 
 /// Where to listen for gRPC, and with how many threads.

@@ -35,6 +35,8 @@ use std::{
 use arc_swap::ArcSwap;
 
 pub(crate) use self::decision_log::{BatchFacts, Facts, Refusal as RefusalLine};
+#[cfg(test)]
+pub(crate) use self::ticket::again_id;
 pub use self::{
     booked::Booked,
     budgets::CrossedAlert,

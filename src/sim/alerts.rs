@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{history::History, rules};
+use super::{
+    history::History,
+    rules::{self, Book},
+};
 use crate::{
     alerts::{Facts, Receivers, sink::Sink},
     policy_file::PolicyStatus,
@@ -36,7 +39,7 @@ pub(super) fn receivers() -> Arc<Receivers> {
 }
 
 /// Nothing that would be alerted of.
-pub(super) fn facts() -> Facts {
-    let status = PolicyStatus::new(&rules::policy(), Vec::new());
+pub(super) fn facts(book: &Book) -> Facts {
+    let status = PolicyStatus::new(&rules::policy(book, true), Vec::new());
     Facts { upstream: Arc::default(), policy: watch::channel(Arc::new(status)).1, spool: None }
 }

@@ -5,21 +5,27 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{task::JoinSet, time::sleep};
 
 use super::{
-    history::{Asked, History, Sent, model},
+    history::{Acknowledged, Asked, History, Sent},
     operator::Keyring,
     replica::{Fleet, Told},
     rng::Rng,
-    rules::{KEYED, TEAMS},
+    rules::{INPUT_NANOS, KEYED, MODEL, ODD_MODEL, ODD_OUTPUT_NANOS, TEAMS},
     store::Simulated,
 };
 use crate::{
-    authorizer::{Booked, Failure},
-    domain::request::{AuthorizeRequest, Caller, Operation, Outcome, ServiceTier, Size, Unreserved, Usage},
-    store::{ReservationId, StoreError},
+    authorizer::{Failure, Recorded, ReservationName},
+    domain::{
+        money::NanoUsd,
+        request::{AuthorizeRequest, Caller, Operation, Outcome, ServiceTier, Size, Unreserved, Usage},
+    },
+    store::StoreError,
 };
 
 /// How often a request is asked for before its client gives up.
 const ATTEMPTS: u64 = 4;
+/// What requests ask for, in tokens.
+const INPUT: std::ops::RangeInclusive<u64> = 50..=2_000;
+const OUTPUT: std::ops::RangeInclusive<u64> = 16..=1_000;
 /// The longest pause between two attempts of a report.
 const REPORT_PAUSE_MS: u64 = 4_000;
 
@@ -76,22 +82,23 @@ impl<S: Simulated> Client<S> {
         let team = usize::try_from(rng.below(TEAMS.len() as u64)).unwrap_or_default();
         let caller = match self.keys.secret() {
             Some(digest) if team == KEYED => Caller::Key(digest),
-            _ => Caller::Team(TEAMS[team].team.to_owned()),
+            _ => Caller::Team(TEAMS[team].to_owned()),
         };
         let user = rng.chance(600).then(|| rng.below(2));
-        let named = rng.chance(700);
+        // One without a name that has to be reported by it gets another name each time that it is lost.
+        let named = rng.chance(700) || self.history.book.is_tight();
         let request = AuthorizeRequest {
             caller,
             user: user.map_or_else(String::new, |user| format!("u{user}")),
             request_id: if named { format!("c{}-{number}", self.number) } else { String::new() },
-            model: model(),
+            model: MODEL.to_owned(),
             operation: Operation::Chat,
             service_tier: ServiceTier::default(),
             batch: None,
             tools: Vec::new(),
             size: Size {
-                input_tokens: rng.between(50, 2_000),
-                max_output_tokens: rng.between(16, 1_000),
+                input_tokens: rng.between(*INPUT.start(), *INPUT.end()),
+                max_output_tokens: rng.between(*OUTPUT.start(), *OUTPUT.end()),
                 audio_ms: 0,
                 characters: 0,
             },
@@ -101,7 +108,31 @@ impl<S: Simulated> Client<S> {
             dry_run: rng.chance(20),
             labels: HashMap::new(),
         };
-        (team, user, request)
+        if !self.history.book.is_tight() {
+            return (team, user, request);
+        }
+        // What is left has odd amounts, too.
+        let model = if self.rng.chance(500) { ODD_MODEL } else { MODEL };
+        let request = AuthorizeRequest { model: model.to_owned(), ..request };
+        match self.at_the_end_of(team).filter(|_| self.rng.chance(500)) {
+            Some(size) => (
+                team,
+                user,
+                AuthorizeRequest { model: ODD_MODEL.to_owned(), size, dry_run: false, ..request },
+            ),
+            None => (team, user, request),
+        }
+    }
+
+    /// The size of a request whose worst case is all that the budgets of a team have left, or a nano-dollar more.
+    fn at_the_end_of(&mut self, team: usize) -> Option<Size> {
+        let worst = self.history.left(team) + self.rng.below(2);
+        // A token of input costs a thousand, so the last three digits are those of the output.
+        let max_output_tokens = worst % INPUT_NANOS;
+        let input = worst.checked_sub(max_output_tokens * ODD_OUTPUT_NANOS)?;
+        let input_tokens = input / INPUT_NANOS;
+        let fits = INPUT.contains(&input_tokens) && OUTPUT.contains(&max_output_tokens);
+        fits.then_some(Size { input_tokens, max_output_tokens, audio_ms: 0, characters: 0 })
     }
 
     /// Asks until there is an answer, or it gives up.
@@ -110,7 +141,8 @@ impl<S: Simulated> Client<S> {
         let (input, is_dry) = (request.size.input_tokens, request.dry_run);
         let place = {
             let mut records = self.history.lock();
-            records.asked.push(Asked { team, user, input, told: None, report: None });
+            let is_odd = request.model == ODD_MODEL;
+            records.asked.push(Asked { team, user, input, is_odd, told: None, report: None });
             records.asked.len() - 1
         };
         for _ in 0..ATTEMPTS {
@@ -124,9 +156,9 @@ impl<S: Simulated> Client<S> {
             // Its answer is lost on the way.
             let told = told.filter(|_| !self.rng.chance(40));
             match told {
-                Some(Told::Allowed { id, output }) => {
+                Some(Told::Allowed { name, output }) => {
                     self.history.note("allowed", &[place as u64, output]);
-                    self.history.lock().asked[place].told = Some((id, output));
+                    self.history.lock().asked[place].told = Some((name, output));
                     return Some((place, request));
                 }
                 Some(Told::Denied) => {
@@ -152,7 +184,7 @@ impl<S: Simulated> Client<S> {
     fn sent(&mut self, place: usize) -> Sent {
         let (input, output) = {
             let asked = &self.history.lock().asked[place];
-            (asked.input, asked.told.map_or(0, |(_, output)| output))
+            (asked.input, asked.told.as_ref().map_or(0, |(_, output)| *output))
         };
         let rng = &mut self.rng;
         let (outcome, usage) = match rng.below(100) {
@@ -177,7 +209,7 @@ impl<S: Simulated> Client<S> {
             records.asked[place].team
         };
         let (_, _, request) = self.request(0);
-        let caller = Caller::Team(TEAMS[team].team.to_owned());
+        let caller = Caller::Team(TEAMS[team].to_owned());
         let request = AuthorizeRequest { caller, request_id: format!("late-{place}"), ..request };
         self.report(place, request).await;
     }
@@ -185,10 +217,10 @@ impl<S: Simulated> Client<S> {
     /// Reports until that is acknowledged, and now and then once more.
     async fn report(&mut self, place: usize, request: AuthorizeRequest) {
         sleep(Duration::from_millis(self.rng.below(3_000))).await;
-        let (id, outcome, usage) = {
+        let (name, outcome, usage) = {
             let asked = &self.history.lock().asked[place];
-            let Some(((id, _), report)) = asked.told.zip(asked.report.as_ref()) else { return };
-            (id, report.outcome, report.usage)
+            let Some(((name, _), report)) = asked.told.as_ref().zip(asked.report.as_ref()) else { return };
+            (name.clone(), report.outcome, report.usage)
         };
         let usage = usage.map(|(input_tokens, output_tokens)| Usage {
             input_tokens,
@@ -198,16 +230,12 @@ impl<S: Simulated> Client<S> {
         let mut left = if self.rng.chance(200) { 2 } else { 1 };
         let mut by_name = false;
         while left > 0 {
-            let booked = self.send((id, &request), (usage.clone(), outcome), by_name).await;
-            match booked.filter(|_| !self.rng.chance(50)) {
-                Some(Ok(booked)) => {
+            let sent = self.history.lock().steps;
+            let recorded = self.send((&name, &request), (usage.clone(), outcome), by_name).await;
+            match recorded.filter(|_| !self.rng.chance(50)) {
+                Some(Ok(recorded)) => {
                     left -= 1;
-                    self.history.note("booked", &[place as u64, booked.cost.nanos()]);
-                    let mut records = self.history.lock();
-                    let steps = records.steps;
-                    let report = records.asked[place].report.as_mut();
-                    let acknowledged = (booked.reservation, booked.cost.nanos(), steps);
-                    report.expect("it was set above").acknowledged.push(acknowledged);
+                    self.acknowledged(place, &recorded, sent);
                 }
                 // The store forgot it: the usage is reported by the request itself. What was not sent used nothing.
                 Some(Err(Failure::UnknownReservation)) if outcome == Outcome::NotSent => left = 0,
@@ -222,22 +250,41 @@ impl<S: Simulated> Client<S> {
         }
     }
 
+    fn acknowledged(&self, place: usize, recorded: &Recorded, sent: u64) {
+        let (id, cost, is_spooled) = match recorded {
+            Recorded::Booked(booked) => (booked.reservation, Some(booked.cost), false),
+            Recorded::Spooled(spooled) => (spooled.reservation, spooled.cost, true),
+        };
+        let cost = cost.map(NanoUsd::nanos);
+        let what = if is_spooled { "spooled" } else { "booked" };
+        self.history.note(what, &[place as u64, cost.unwrap_or_default()]);
+        let mut records = self.history.lock();
+        records.spooled += usize::from(is_spooled);
+        let report = records.asked[place].report.as_mut();
+        report.expect("it was set above").acknowledged.push(Acknowledged { id, cost, sent });
+    }
+
     async fn send(
         &mut self,
-        (id, request): (ReservationId, &AuthorizeRequest),
+        (name, request): (&ReservationName, &AuthorizeRequest),
         (usage, outcome): (Option<Usage>, Outcome),
         by_name: bool,
-    ) -> Option<Result<Booked, Failure>> {
+    ) -> Option<Result<Recorded, Failure>> {
         let replica = self.fleet.any(&mut self.rng)?;
         if !by_name {
-            return replica.record(id, usage, outcome).await;
+            return replica.record(name.clone(), usage, outcome).await;
         }
         let request_id = match request.request_id.as_str() {
-            "" => format!("lost-{id}"),
+            "" => format!("lost-{}", name.id()),
             request_id => request_id.to_owned(),
         };
+        let caller = match &request.caller {
+            Caller::Key(_) => Caller::Team(TEAMS[KEYED].to_owned()),
+            caller => caller.clone(),
+        };
         let subject = Unreserved {
-            caller: request.caller.clone(),
+            // Its key may have ended since.
+            caller,
             user: request.user.clone(),
             request_id,
             model: request.model.clone(),

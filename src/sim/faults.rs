@@ -1,6 +1,16 @@
 //! What goes wrong in a world, and when: drawn from its seed before it begins.
 
-use super::rng::Rng;
+use super::{
+    rng::Rng,
+    rules::{Book, TIGHT, WIDE},
+};
+
+/// Seeds that are kept show what they showed only while their worlds stay as they were: what was added since is drawn from numbers of
+/// its own, in the worlds of odd seeds.
+const ADDED: u64 = 0x0add_ed00;
+/// Where the wall clock is set by so much, a spooled report whose reservation the store forgot is kept aside: it is not known any more
+/// whether it was booked.
+const LONG_STEP_MS: i64 = 600_000;
 
 /// How far apart a client gives up: the deadline of its call.
 pub(super) const CLIENT_PATIENCE_MS: u64 = 1_000;
@@ -105,6 +115,10 @@ pub(super) struct Course {
     /// Whether alerts are delivered.
     pub(super) delivers: bool,
     pub(super) operates: bool,
+    /// The policy.
+    pub(super) book: &'static Book,
+    /// Whether replicas keep reports in a spool while the store does not answer.
+    pub(super) spools: bool,
 }
 
 impl Course {
@@ -112,7 +126,7 @@ impl Course {
     pub(super) fn on_one_machine(self) -> Self {
         let stops = self.stops.into_iter().map(|stop| Stop { replica: 0, ..stop }).collect();
         let (weather, outages) = (Weather::CALM, Vec::new());
-        Self { replicas: 1, stops, weather, outages, failover: None, delivers: false, ..self }
+        Self { replicas: 1, stops, weather, outages, failover: None, delivers: false, spools: false, ..self }
     }
 
     /// The same with a store that never forgets.
@@ -172,9 +186,33 @@ impl Course {
             follows: rng.chance(150),
             delivers: rng.chance(60),
             operates: rng.chance(400),
+            book: &WIDE,
+            spools: false,
         };
+        let course = if seed % 2 == 1 { course.tightened(&mut Rng::new(seed ^ ADDED), span) } else { course };
         // Alerts are made where the registry is followed, as it is in each process that ships.
         Self { follows: course.follows || course.delivers, ..course }
+    }
+
+    /// The same with budgets that come to an end, an outage, rules for it and, in most worlds, spools.
+    fn tightened(mut self, rng: &mut Rng, span: u64) -> Self {
+        let from = rng.between(span / 5, span * 4 / 5);
+        self.outages.push(Outage { from, until: from + rng.between(1_000, 9_000), refuses: rng.chance(500) });
+        self.spools = rng.chance(700);
+        if self.spools {
+            // The replica that keeps a report does not live to deliver it.
+            let at = from + rng.below(6_000);
+            let replica = usize::try_from(rng.below(self.replicas as u64)).unwrap_or_default();
+            if rng.chance(600) && self.stops.iter().all(|stop| stop.replica != replica) {
+                let back_after = rng.between(0, 5_000);
+                self.stops.push(Stop { at, replica, is_kill: rng.chance(800), back_after });
+            }
+            if self.failover.is_some() {
+                self.steps.retain(|step| step.ms.abs() < LONG_STEP_MS);
+            }
+        }
+        // What is decided in an outage is sealed with a key that comes with the first virtual key.
+        Self { operates: true, book: &TIGHT, ..self }
     }
 
     /// The outage at `now`.

@@ -8,107 +8,31 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::rules::{MODEL, TEAMS};
+pub(super) use super::records::{
+    Acknowledged, Asked, Booking, Degraded, End, Grant, LIFE_MS, Ordered, Passed, Sent,
+};
+use super::rules::{Book, TEAMS};
 use crate::{
-    domain::{MAX_AMOUNT, counter::CounterKind, policy::spender_of, request::Outcome},
+    domain::{MAX_AMOUNT, counter::CounterKind, policy::spender_of},
     store::{ReservationId, Reserve, Settle},
 };
-
-/// A reservation that the store made.
-#[derive(Clone, Debug)]
-pub(super) struct Grant {
-    pub(super) id: ReservationId,
-    pub(super) team: usize,
-    /// When the store was asked and when it had decided, in true milliseconds.
-    pub(super) asked: u64,
-    pub(super) made: u64,
-    /// The step of the store that made it.
-    pub(super) step: u64,
-    /// The worst case, and the part of it that is charged if it is never reported.
-    pub(super) worst: u64,
-    pub(super) kept: u64,
-    pub(super) tokens: u64,
-    /// The first days of the periods that it is booked in, as counters have them.
-    pub(super) month: u32,
-    pub(super) day: u32,
-    /// It may pass any limit: usage is reported that had none.
-    pub(super) is_unbounded: bool,
-    pub(super) end: End,
-    /// A failover forgot how it had ended once.
-    pub(super) was_reopened: bool,
-    /// A replica passed it on to a caller.
-    pub(super) was_delivered: bool,
-    pub(super) replica: usize,
-}
-
-/// How a reservation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    Open,
-    /// As if it had never been.
-    Released {
-        step: u64,
-    },
-    Settled {
-        step: u64,
-        at: u64,
-        cost: u64,
-    },
-    /// The store lost its tail, and with it this reservation.
-    Lost,
-}
-
-/// A request of a client.
-#[derive(Clone, Debug)]
-pub(super) struct Asked {
-    pub(super) team: usize,
-    pub(super) user: Option<u64>,
-    pub(super) input: u64,
-    /// The reservation that it was told of, with the output granted.
-    pub(super) told: Option<(ReservationId, u64)>,
-    pub(super) report: Option<Sent>,
-}
-
-/// A report of usage.
-#[derive(Clone, Debug)]
-pub(super) struct Sent {
-    pub(super) outcome: Outcome,
-    /// Input and output tokens; `None`: unknown.
-    pub(super) usage: Option<(u64, u64)>,
-    /// Under which ids it was acknowledged, what it was said to cost, and the last step of the store by then.
-    pub(super) acknowledged: Vec<(ReservationId, u64, u64)>,
-}
-
-/// Something that an operator did, and when it was acknowledged.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ordered {
-    pub(super) team: usize,
-    pub(super) sent: u64,
-    pub(super) acknowledged: u64,
-    pub(super) step: u64,
-    pub(super) stops: bool,
-}
-
-/// A decision that allowed a request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Passed {
-    pub(super) team: usize,
-    pub(super) began: u64,
-    pub(super) ended: u64,
-    pub(super) is_keyed: bool,
-}
 
 #[derive(Debug, Default)]
 pub(super) struct Records {
     pub(super) grants: Vec<Grant>,
-    current: HashMap<ReservationId, usize>,
+    pub(super) current: HashMap<ReservationId, usize>,
     /// Replicas that ended: what they had asked for, and passed on to no caller, may stay.
     pub(super) ended: HashSet<usize>,
     pub(super) asked: Vec<Asked>,
     pub(super) pauses: Vec<Ordered>,
     pub(super) revoked: Option<Ordered>,
     pub(super) passed: Vec<Passed>,
-    /// Steps of the store so far that changed something.
+    pub(super) degraded: Vec<Degraded>,
+    /// When the last good reading of the registry began, by replica.
+    pub(super) read: HashMap<usize, u64>,
+    /// Reports that were acknowledged by a spool.
+    pub(super) spooled: usize,
+    /// Steps of the store so far.
     pub(super) steps: u64,
     /// The steps that failovers forgot, as ranges: after the first, up to the second.
     pub(super) forgotten: Vec<(u64, u64)>,
@@ -125,13 +49,14 @@ static IS_TRACED: LazyLock<bool> = LazyLock::new(|| std::env::var_os("TOLLGATE_S
 /// The records of one world.
 #[derive(Debug)]
 pub(super) struct History {
+    pub(super) book: &'static Book,
     began: Instant,
     records: Mutex<Records>,
 }
 
 impl History {
-    pub(super) fn new() -> Self {
-        Self { began: Instant::now(), records: Mutex::default() }
+    pub(super) fn new(book: &'static Book) -> Self {
+        Self { book, began: Instant::now(), records: Mutex::default() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Records> {
@@ -157,22 +82,34 @@ impl History {
         }
     }
 
+    /// What the budgets of a team have left at least, as if all of it were in one month and on one day.
+    pub(super) fn left(&self, team: usize) -> u64 {
+        let (now, records, book) = (self.now(), self.lock(), self.book);
+        let taken = |of: Option<usize>| -> u64 {
+            let grants = records.grants.iter().filter(|grant| of.is_none_or(|team| grant.team == team));
+            grants.map(|grant| grant.taken(now)).sum()
+        };
+        let (rules, own) = (&book.teams[team], taken(Some(team)));
+        let most = rules.daily_nanos.map_or(rules.monthly_nanos, |daily| daily.min(rules.monthly_nanos));
+        most.saturating_sub(own).min(book.organization.monthly_nanos.saturating_sub(taken(None)))
+    }
+
     pub(super) fn surprise(&self, what: String) {
         self.lock().surprises.push(what);
     }
 
-    /// The store took the holds of `reserve`.
-    pub(super) fn granted(&self, reserve: &Reserve, (replica, asked): (usize, u64)) {
+    /// The store took the holds of `reserve` in this `step`.
+    pub(super) fn granted(&self, reserve: &Reserve, (replica, asked, step): (usize, u64, u64)) {
         let made = self.now();
         let team = reserve.holds.counters().find_map(|counter| {
             let spender = spender_of(counter).filter(|spender| !spender.is_empty())?;
-            TEAMS.iter().position(|team| team.team == spender)
+            TEAMS.iter().position(|team| *team == spender)
         });
         let team = team.expect("each reservation holds a team's month");
         let month = reserve
             .holds
             .iter()
-            .find(|hold| spender_of(hold.counter).is_some_and(|spender| spender == TEAMS[team].team));
+            .find(|hold| spender_of(hold.counter).is_some_and(|spender| spender == TEAMS[team]));
         let month = month.expect("as before");
         let mut windows = reserve.holds.iter().filter(|hold| matches!(hold.kind, CounterKind::Window { .. }));
         let day = reserve.holds.iter().find(|hold| hold.counter.name().ends_with("|usd|day"));
@@ -182,7 +119,10 @@ impl History {
             team,
             asked,
             made,
-            step: 0,
+            step,
+            answered: 0,
+            lost_at: None,
+            settlements: Vec::new(),
             worst: month.amount(),
             kept: month.kept,
             tokens: tokens.map_or(0, |hold| hold.amount()),
@@ -196,7 +136,7 @@ impl History {
         };
         let mut records = self.lock();
         records.steps += 1;
-        let grant = Grant { step: records.steps, ..grant };
+        let grant = Grant { answered: records.steps, ..grant };
         let place = records.grants.len();
         records.grants.push(grant);
         records.current.insert(reserve.id, place);
@@ -217,7 +157,9 @@ impl History {
             records.surprises.push(format!("{} was settled and never made", settle.id));
             return;
         };
+        let answered = records.steps;
         let grant = &mut records.grants[place];
+        grant.settlements.push(Booking { cost, step, answered, lost_at: None });
         grant.end = match settle.actual.iter().all(|amount| *amount == 0) {
             true => End::Released { step },
             false => End::Settled { step, at, cost },
@@ -226,8 +168,8 @@ impl History {
         self.note("settled", &[place as u64, cost]);
     }
 
-    /// Something else in the store changed.
-    pub(super) fn changed(&self) -> u64 {
+    /// The store takes one more step.
+    pub(super) fn step(&self) -> u64 {
         let mut records = self.lock();
         records.steps += 1;
         records.steps
@@ -240,20 +182,42 @@ impl History {
         }
     }
 
+    /// A replica allowed a request without the store.
+    pub(super) fn degraded(&self, degraded: Degraded) {
+        let mut records = self.lock();
+        let read = records.read.get(&degraded.replica);
+        let age = read.map(|read| degraded.at - read);
+        records.degraded.push(Degraded { age, ..degraded });
+        drop(records);
+        self.note("degraded", &[degraded.replica as u64, degraded.team as u64]);
+    }
+
+    /// A replica read the registry, which began then.
+    pub(super) fn read(&self, replica: usize, began: u64) {
+        let mut records = self.lock();
+        let last = records.read.entry(replica).or_default();
+        *last = began.max(*last);
+    }
+
     /// The store forgot all that came after step `last`, with its registry or without.
     pub(super) fn lose_after(&self, last: u64, with_registry: bool) {
         let mut records = self.lock();
+        let before = records.steps;
+        records.forgotten.push((last, before));
+        records.steps += 1;
         let now = records.steps;
-        records.forgotten.push((last, now));
         let (mut lost, mut unsaved, mut current) = (0, 0, HashMap::new());
         for (place, grant) in records.grants.iter_mut().enumerate() {
             if grant.end == End::Lost {
                 continue;
             }
             if grant.step > last {
-                grant.end = End::Lost;
+                (grant.end, grant.lost_at) = (End::Lost, Some(now));
                 lost += 1;
                 continue;
+            }
+            for booking in grant.settlements.iter_mut().filter(|booking| booking.step > last) {
+                booking.lost_at.get_or_insert(now);
             }
             match grant.end {
                 End::Released { step } | End::Settled { step, .. } if step > last => {
@@ -276,29 +240,4 @@ impl History {
         drop(records);
         self.note("lost", &[lost, unsaved]);
     }
-}
-
-impl Asked {
-    /// What the report says that it cost, by the prices in plain numbers. `kept`, `worst`: of its reservation.
-    pub(super) fn cost(&self) -> Option<u64> {
-        let report = self.report.as_ref()?;
-        let (worst, input) =
-            (self.told.map(|(_, output)| super::rules::cost(self.input, output)), self.input);
-        let by_rule = match TEAMS[self.team].unsettled {
-            super::rules::Unsettled::Reserved => worst,
-            super::rules::Unsettled::Input => Some(super::rules::cost(input, 0)),
-            super::rules::Unsettled::Nothing => Some(0),
-        };
-        match (report.outcome, report.usage) {
-            (Outcome::NotSent | Outcome::RateLimited, _) | (Outcome::Failed, None) => Some(0),
-            (_, Some((input, output))) => Some(super::rules::cost(input, output)),
-            (Outcome::Completed, None) if by_rule == Some(0) => worst,
-            (_, None) => by_rule,
-        }
-    }
-}
-
-/// The only model.
-pub(super) fn model() -> String {
-    MODEL.to_owned()
 }

@@ -1,4 +1,4 @@
-//! Faults that are planted into the store, to see that the verdict finds each: a simulator that finds nothing shows nothing.
+//! Faults that are planted into the store, the spools and the replicas, to see that the verdict finds each: a simulator that finds nothing shows nothing.
 
 use bytes::Bytes;
 
@@ -36,12 +36,19 @@ pub(super) enum Mutant {
     /// It takes a repeated request once more.
     TakesRepeats,
     /// It never says what changed in its registry.
-    #[allow(dead_code, reason = "no world within the seeds of a run has shown it yet")]
     HidesChanges,
+    /// It grants a nano-dollar more than a budget has.
+    Overspends,
+    /// What replicas admit without the store is not counted.
+    UncountedAllowance,
+    /// Spools deliver what they keep twice.
+    DeliversTwice,
+    /// A crash costs a spool its last commit.
+    LosesCommit,
 }
 
 impl Mutant {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::ForgetsTail,
         Self::SettlesTwice,
         Self::LosesReports,
@@ -51,6 +58,11 @@ impl Mutant {
         Self::ExpiryChargesNothing,
         Self::DropsCrossings,
         Self::TakesRepeats,
+        Self::HidesChanges,
+        Self::Overspends,
+        Self::UncountedAllowance,
+        Self::DeliversTwice,
+        Self::LosesCommit,
     ];
 
     /// What the store makes of this request.
@@ -64,6 +76,10 @@ impl Mutant {
             Self::AdmitsOneMore => with(&|hold| match hold.kind {
                 CounterKind::Window { .. } => Hold { limit: hold.limit.saturating_add(1), ..hold },
                 CounterKind::Budget { .. } => hold,
+            }),
+            Self::Overspends => with(&|hold| match hold.kind {
+                CounterKind::Window { .. } => hold,
+                CounterKind::Budget { .. } => Hold { limit: hold.limit.saturating_add(1), ..hold },
             }),
             Self::ExpiryChargesNothing => {
                 with(&|hold| Hold { kept: 0, expiring: hold.kept + hold.expiring, ..hold })

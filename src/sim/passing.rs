@@ -1,19 +1,42 @@
 //! The calls of a world's store that have no particulars: they take their way, and are done.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::store::{SimStore, Simulated};
+use super::{
+    faults::LATEST_MS,
+    store::{DEADLINE, SimStore, Simulated},
+};
 use crate::{
-    domain::key::SecretId,
+    domain::{Moment, key::SecretId},
     store::{
-        AuditEntry, AuditKept, AuditLog, AuditRange, ClaimedEntry, DecisionId, Decisions, Outbox,
+        AuditEntry, AuditKept, AuditLog, AuditRange, Backend, ClaimedEntry, DecisionId, Decisions, Outbox,
         OutboxClaim, OutboxEntry, OutboxId, OutboxKept, PolicyEntry, PolicyRecord, PolicyRecords, Registry,
         RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, Revision, SecretUse, SecretUses,
-        StoreError, Usage, UsageAddition, UsageAmounts, UsageKey, UsageSet,
+        StoreError, StoreKind, Usage, UsageAddition, UsageAmounts, UsageKey, UsageSet,
     },
 };
+
+impl<S: Simulated> Backend for SimStore<S> {
+    const KIND: StoreKind = StoreKind::Redis;
+
+    fn moment(&self) -> Moment {
+        self.side.store().moment()
+    }
+
+    fn deadline(&self) -> Duration {
+        DEADLINE
+    }
+
+    fn acts_within(&self) -> Option<Duration> {
+        Some(Duration::from_millis(LATEST_MS))
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.pass(|store| async move { store.ping().await }).await
+    }
+}
 
 impl<S: Simulated> Usage for SimStore<S> {
     async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
@@ -40,11 +63,19 @@ impl<S: Simulated> Usage for SimStore<S> {
 
 impl<S: Simulated> Registry for SimStore<S> {
     async fn registry_since(&self, known: Revision) -> Result<RegistryChanges, StoreError> {
-        self.call(move |side| async move {
+        let began = self.side.history.now();
+        let read = self.call(move |side| async move {
             let changes = side.on(move |store| async move { store.registry_since(known).await }).await?;
-            Ok(side.means.mutant.map_or(changes.clone(), |mutant| mutant.changes(known, changes)))
-        })
-        .await
+            Ok(match side.means.mutant {
+                Some(mutant) => mutant.changes(known, changes),
+                None => changes,
+            })
+        });
+        let read = read.await;
+        if read.is_ok() {
+            self.side.history.read(self.replica, began);
+        }
+        read
     }
 
     async fn registry_write(
@@ -57,7 +88,7 @@ impl<S: Simulated> Registry for SimStore<S> {
             let call =
                 move |store: Arc<S>| async move { store.registry_write(name, expected_version, value).await };
             let written = side.on(call).await?;
-            side.history.changed();
+            side.history.step();
             Ok(written)
         })
         .await

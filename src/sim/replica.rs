@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -17,21 +18,26 @@ use tokio::{
 use super::{
     alerts,
     faults::CLIENT_PATIENCE_MS,
-    history::{History, Passed},
+    history::{Degraded, History, Passed},
+    mutant::Mutant,
     rng::Rng,
-    rules,
+    rules, spools,
     store::{Side, SimStore, Simulated},
 };
 use crate::{
     alerts::Dispatcher,
-    authorizer::{Authorizer, Booked, Bounds, Failure, Question, Shared, View, by},
+    authorizer::{
+        Authorizer, Bounds, Failure, Question, Recorded, ReservationName, Shared, SpoolDelivery, View, by,
+    },
     domain::{
+        decision::Allowed,
         rbac::TeamScope,
         request::{AuthorizeRequest, Caller, Outcome, Unreserved, Usage},
     },
     live::Live,
     runtime::{Entropy, Runtime, clock::Clock},
-    store::{Calls, Observed, ReservationId},
+    spool::{SimulatedDisk, Spool},
+    store::{Calls, Observed},
 };
 
 pub(super) type Service<S> = Authorizer<Observed<SimStore<S>>>;
@@ -49,15 +55,28 @@ pub(super) struct Replica<S: Simulated> {
     calls: Mutex<JoinSet<()>>,
     /// Everything that runs in it by itself.
     tasks: Mutex<JoinSet<()>>,
+    delivery: Mutex<Option<SpoolDelivery<Observed<SimStore<S>>>>>,
+    pub(super) spool: Option<Spool>,
+}
+
+/// How the replicas of a world run.
+#[derive(Clone, Copy)]
+pub(super) struct Manner {
+    pub(super) follows: bool,
+    pub(super) delivers: bool,
+    pub(super) spools: bool,
 }
 
 /// What a caller is told.
 #[derive(Clone, Debug)]
 pub(super) enum Told {
-    Allowed { id: ReservationId, output: u64 },
+    Allowed { name: ReservationName, output: u64 },
     Denied,
     Failed(Failure),
 }
+
+/// How long a stop waits for what is left in the spool.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// A call in progress, which ends when it is dropped, as the server sees that its caller left.
 struct Call(AbortHandle);
@@ -72,7 +91,7 @@ impl<S: Simulated> Replica<S> {
     pub(super) fn start(
         side: &Arc<Side<S>>,
         number: usize,
-        (follows, delivers): (bool, bool),
+        (manner, disk): (Manner, &SimulatedDisk),
         rng: &mut Rng,
     ) -> Self {
         let lives = Arc::new(AtomicBool::new(true));
@@ -80,24 +99,32 @@ impl<S: Simulated> Replica<S> {
         let entropy = Entropy::seeded(rng.next());
         let calls = Calls::default();
         let runtime = Runtime { clock: Clock::System, entropy: entropy.clone() };
-        let live = Live::new(rules::policy()).drawing_from(entropy.clone());
-        let shared = Arc::new(Shared::new(Arc::new(live)));
+        let counts = side.means.mutant != Some(Mutant::UncountedAllowance);
+        let policy = rules::policy(side.history.book, counts);
+        let live = Live::new(policy).drawing_from(entropy.clone());
+        let (spool, writer) = manner.spools.then(|| disk.open()).unzip();
+        let shared = Arc::new(Shared::new(Arc::new(live)).with_spool(spool.clone()));
         let authorizer =
             Authorizer::new(Observed::guarded(store.clone(), &calls), runtime.clone(), Arc::clone(&shared));
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        if follows {
+        let delivery = writer.and_then(|writer| {
+            tasks.spawn(spools::write(writer, side.means.mutant, rng.split()));
+            let own = Observed::new(store.clone(), &calls);
+            SpoolDelivery::start(Authorizer::new(own, runtime.clone(), Arc::clone(&shared)))
+        });
+        if manner.follows {
             let follower = authorizer.follower().clone();
             tasks.spawn(async move { follower.follow(0, stopped).await });
         }
-        if delivers {
-            let facts = alerts::facts();
+        if manner.delivers {
+            let facts = alerts::facts(side.history.book);
             let live = Arc::clone(&shared.live);
             let dispatcher = Dispatcher::new(store, (live, facts), alerts::receivers(), runtime);
             tasks.spawn(dispatcher.run());
         }
-        let (calls, tasks) = (Mutex::default(), Mutex::new(tasks));
-        Self { authorizer, entropy, number, shared, lives, stop, calls, tasks }
+        let (calls, tasks, delivery) = (Mutex::default(), Mutex::new(tasks), Mutex::new(delivery));
+        Self { authorizer, entropy, number, shared, lives, stop, calls, tasks, delivery, spool }
     }
 
     /// Kills it: nothing of it runs any more, not even what would give back what it holds.
@@ -105,6 +132,7 @@ impl<S: Simulated> Replica<S> {
         self.lives.store(false, Ordering::Relaxed);
         self.calls.lock().unwrap().abort_all();
         self.tasks.lock().unwrap().abort_all();
+        self.delivery.lock().unwrap().take();
     }
 
     /// Ends it as it ends on SIGTERM: what runs is waited for.
@@ -114,6 +142,10 @@ impl<S: Simulated> Replica<S> {
         let mut calls = std::mem::take(&mut *self.calls.lock().unwrap());
         while calls.join_next().await.is_some() {}
         self.authorizer.settler().end().await;
+        let delivery = self.delivery.lock().unwrap().take();
+        if let Some(delivery) = delivery {
+            delivery.flush(Instant::now() + FLUSH).await;
+        }
         self.tasks.lock().unwrap().abort_all();
     }
 
@@ -121,6 +153,7 @@ impl<S: Simulated> Replica<S> {
     pub(super) fn rest(&self) {
         self.stop.send_replace(true);
         self.tasks.lock().unwrap().abort_all();
+        self.delivery.lock().unwrap().take();
     }
 
     /// Runs a call in it; `None`: the connection broke, or the caller's patience.
@@ -131,7 +164,7 @@ impl<S: Simulated> Replica<S> {
             let _ = answer.send(call.await);
         });
         let _call = Call(handle);
-        let patience = std::time::Duration::from_millis(CLIENT_PATIENCE_MS);
+        let patience = Duration::from_millis(CLIENT_PATIENCE_MS);
         tokio::time::timeout(patience, answered).await.ok()?.ok()
     }
 
@@ -143,9 +176,9 @@ impl<S: Simulated> Replica<S> {
         (history, says_deadline, loses): (&Arc<History>, bool, bool),
     ) -> Option<Told> {
         let (authorizer, history) = (self.authorizer.clone(), Arc::clone(history));
-        let patience = std::time::Duration::from_millis(CLIENT_PATIENCE_MS);
+        let patience = Duration::from_millis(CLIENT_PATIENCE_MS);
         let until = says_deadline.then(|| (Instant::now() + patience).into_std());
-        let began = history.now();
+        let (began, number) = (history.now(), self.number);
         let is_keyed = !matches!(request.caller, Caller::Team(_));
         self.run(async move {
             let View { snapshot, fresh } = authorizer.view(until).await;
@@ -157,14 +190,18 @@ impl<S: Simulated> Replica<S> {
                 Err(failure) => return Some(Told::Failed(failure)),
             };
             let Ok(allowed) = &decided.outcome else { return Some(Told::Denied) };
-            history.lock().passed.push(Passed { team, began, ended: history.now(), is_keyed });
+            let (ended, is_degraded) = (history.now(), decided.degraded);
+            history.lock().passed.push(Passed { team, began, ended, is_keyed, is_degraded });
+            if is_degraded && !request.dry_run {
+                history.degraded(degraded(&request, allowed, (team, number, ended)));
+            }
             if loses {
                 return None;
             }
-            let id: ReservationId = allowed.reservation.as_ref()?.0.parse().ok()?;
+            let name: ReservationName = allowed.reservation.as_ref()?.0.parse().ok()?;
             check.delivered();
-            history.delivered(id);
-            Some(Told::Allowed { id, output: allowed.max_output_tokens })
+            history.delivered(name.id());
+            Some(Told::Allowed { name, output: allowed.max_output_tokens })
         })
         .await?
     }
@@ -172,12 +209,13 @@ impl<S: Simulated> Replica<S> {
     /// `RecordUsage` of a reservation.
     pub(super) async fn record(
         &self,
-        id: ReservationId,
+        name: ReservationName,
         usage: Option<Usage>,
         outcome: Outcome,
-    ) -> Option<Result<Booked, Failure>> {
+    ) -> Option<Result<Recorded, Failure>> {
         let authorizer = self.authorizer.clone();
-        self.run(async move { authorizer.settle(id, usage, outcome, 0, &TeamScope::All).await }).await
+        self.run(async move { authorizer.record_named(&name, usage, outcome, 0, &TeamScope::All).await })
+            .await
     }
 
     /// `RecordUsage` by the `request_id`.
@@ -186,17 +224,33 @@ impl<S: Simulated> Replica<S> {
         subject: Unreserved,
         usage: Option<Usage>,
         outcome: Outcome,
-    ) -> Option<Result<Booked, Failure>> {
+    ) -> Option<Result<Recorded, Failure>> {
         let authorizer = self.authorizer.clone();
         self.run(async move {
             let snapshot = authorizer.snapshot();
             let caller = snapshot.resolve(&subject.caller);
-            let settle =
-                authorizer.settle_unreserved((&snapshot, &caller), &subject, usage, outcome, 0, Bounds::None);
-            by(None, settle).await.unwrap_or_else(|error| Err(error.into()))
+            let record = authorizer.record_unreserved(
+                (&snapshot, &caller),
+                &subject,
+                (usage, outcome),
+                0,
+                Bounds::None,
+            );
+            by(None, record).await.unwrap_or_else(|error| Err(error.into()))
         })
         .await
     }
+}
+
+/// What a decision without the store admitted, by the prices in plain numbers.
+fn degraded(
+    request: &AuthorizeRequest,
+    allowed: &Allowed,
+    (team, replica, at): (usize, usize, u64),
+) -> Degraded {
+    let (input, output) = (request.size.input_tokens, allowed.max_output_tokens);
+    let nanos = rules::cost(request.model == rules::ODD_MODEL, input, output);
+    Degraded { team, replica, at, tokens: input + output, nanos, age: None }
 }
 
 /// The replicas of a world; a place is empty while one is down.

@@ -18,20 +18,16 @@ use tokio::{
 };
 
 use super::{
-    faults::{Course, Fate, LATEST_MS},
+    faults::{Course, Fate},
     history::History,
     mutant::Mutant,
     rng::Rng,
 };
 use crate::{
-    domain::{
-        Moment,
-        counter::{CounterKey, CounterKind, CounterState},
-    },
+    domain::counter::{CounterKey, CounterKind, CounterState},
     runtime::clock::{Clock, ManualClock},
     store::{
-        Backend, Cooldown, Ledger, Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Store,
-        StoreError, StoreKind,
+        Cooldown, Ledger, Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Store, StoreError,
     },
 };
 
@@ -224,7 +220,7 @@ impl<S: Simulated> Side<S> {
 
     async fn settle(self: Arc<Self>, settle: Settle) -> Result<SettleOutcome, StoreError> {
         // A store decides when it is asked, and answers once that is on its disk.
-        let (known, asked) = (settle.clone(), (self.history.now(), self.history.changed()));
+        let (known, asked) = (settle.clone(), (self.history.now(), self.history.step()));
         let mutant = self.means.mutant;
         let outcome = self
             .on(move |store| async move {
@@ -324,38 +320,21 @@ fn kind(reserved: &Result<Reserved, StoreError>) -> u64 {
     }
 }
 
-impl<S: Simulated> Backend for SimStore<S> {
-    const KIND: StoreKind = StoreKind::Redis;
-
-    fn moment(&self) -> Moment {
-        self.side.store().moment()
-    }
-
-    fn deadline(&self) -> Duration {
-        DEADLINE
-    }
-
-    fn acts_within(&self) -> Option<Duration> {
-        Some(Duration::from_millis(LATEST_MS))
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.pass(|store| async move { store.ping().await }).await
-    }
-}
-
 impl<S: Simulated> Ledger for SimStore<S> {
     async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
         let (replica, asked, bits) = (self.replica, self.side.history.now(), low_bits(reserve.id));
         let answer = self.call(move |side| async move {
-            let taken = reserve.clone();
-            let taken =
-                side.means.mutant.map_or_else(|| taken.clone(), |mutant| mutant.reserve(taken.clone()));
+            let taken = match side.means.mutant {
+                Some(mutant) => mutant.reserve(reserve.clone()),
+                None => reserve.clone(),
+            };
+            // A store decides when it is asked.
+            let step = side.history.step();
             let reserved = side.on(move |store| async move { store.reserve(taken).await }).await?;
             if let Reserved::Granted { .. } = &reserved
                 && !reserve.dry_run
             {
-                side.history.granted(&reserve, (replica, asked));
+                side.history.granted(&reserve, (replica, asked, step));
             }
             Ok(reserved)
         });

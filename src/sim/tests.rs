@@ -80,12 +80,15 @@ fn hold(name: &str, seeds: &[u64], threads: usize, world: impl Fn(u64) -> Ended 
     });
     let sum = |count: fn(&Ended) -> usize| ended.iter().map(count).sum::<usize>();
     println!(
-        "{} worlds over {name} in {:.1} s: {} reservations, {} booked, {} alerts delivered, {} events",
+        "{} worlds over {name} in {:.1} s: {} reservations, {} booked, {} alerts delivered, {} decisions without the store, {} reports \
+         spooled, {} events",
         ended.len(),
         began.elapsed().as_secs_f64(),
         sum(|ended| ended.grants),
         sum(|ended| ended.booked),
         sum(|ended| ended.alerts),
+        sum(|ended| ended.degraded),
+        sum(|ended| ended.spooled),
         sum(|ended| usize::try_from(ended.events).unwrap_or_default()),
     );
     let mut failed: Vec<_> = ended.iter().filter(|ended| !ended.broken.is_empty()).collect();
@@ -137,6 +140,10 @@ fn each_planted_fault_is_found() {
             Mutant::DropsCrossings => &[Invariant::Alert],
             Mutant::TakesRepeats => &[Invariant::Books, Invariant::Leak],
             Mutant::HidesChanges => &[Invariant::Control],
+            Mutant::Overspends => &[Invariant::Limit],
+            Mutant::UncountedAllowance => &[Invariant::Outage],
+            Mutant::DeliversTwice => &[Invariant::Twice],
+            Mutant::LosesCommit => &[Invariant::Lost],
         };
         let worlds = (0..SEEDS_OF_FAULTS).map(|seed| over_the_model(seed, Some(mutant)));
         let mut broken =

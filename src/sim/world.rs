@@ -10,14 +10,16 @@ use super::{
     faults::{Course, Stop},
     history::History,
     operator::{Keyring, Operator},
-    replica::{Fleet, Replica},
+    replica::{Fleet, Manner, Replica},
     rng::Rng,
+    spools,
     store::{Means, Side, Simulated},
     verdict::{self, Broken},
 };
 use crate::{
     domain::Timestamp,
     runtime::simulated::{self, SimulatedTime},
+    spool::SimulatedDisk,
 };
 
 /// After everything works again: long enough for the slowest release, which pauses up to ten seconds between two attempts.
@@ -41,6 +43,8 @@ pub(super) struct Ended {
     pub(super) grants: usize,
     pub(super) booked: usize,
     pub(super) alerts: usize,
+    pub(super) degraded: usize,
+    pub(super) spooled: usize,
 }
 
 impl fmt::Display for Ended {
@@ -64,15 +68,17 @@ pub(super) fn run<S: Simulated>(
 async fn world<S: Simulated>(seed: u64, course: Course, (store, means): (S, Means<S>)) -> Ended {
     let mut rng = Rng::new(seed ^ 0x5eed);
     let _time = SimulatedTime::begin(Timestamp(course.start_ms));
-    let history = Arc::new(History::new());
+    let history = Arc::new(History::new(course.book));
     let _sink = alerts::sink(&history);
     if let Some(power) = &means.power {
         power.begin(&history);
     }
     let side = Arc::new(Side::new(store, Arc::clone(&history), (&course, rng.split()), means));
-    let manner = (course.follows, course.delivers);
+    let manner = Manner { follows: course.follows, delivers: course.delivers, spools: course.spools };
+    let disks: Vec<_> = (0..course.replicas).map(|_| SimulatedDisk::default()).collect();
+    let replicas = disks.iter().zip(0..);
     let replicas =
-        (0..course.replicas).map(|number| Arc::new(Replica::start(&side, number, manner, &mut rng)));
+        replicas.map(|(disk, number)| Arc::new(Replica::start(&side, number, (manner, disk), &mut rng)));
     let fleet = Arc::new(Fleet::new(replicas.collect()));
     let keys = Arc::new(Keyring::default());
 
@@ -89,7 +95,8 @@ async fn world<S: Simulated>(seed: u64, course: Course, (store, means): (S, Mean
     }
     for (nth, stop) in course.stops.iter().enumerate() {
         let number = course.replicas + nth;
-        going.spawn(stops(*stop, (number, manner), Arc::clone(&fleet), Arc::clone(&side), rng.split()));
+        let next = (number, manner, disks[stop.replica].clone());
+        going.spawn(stops(*stop, next, Arc::clone(&fleet), Arc::clone(&side), rng.split()));
     }
     if let Some(failover) = course.failover {
         let (side, away) = (Arc::clone(&side), Duration::from_millis(rng.between(0, 3_000)));
@@ -115,10 +122,14 @@ async fn world<S: Simulated>(seed: u64, course: Course, (store, means): (S, Mean
     side.calm();
     sleep(RECOVERY).await;
     broken.extend(verdict::of_leaks(&history));
+    let replicas = fleet.all();
+    let spools = || replicas.iter().filter_map(|replica| replica.spool.as_ref());
+    broken.extend(spools().filter_map(verdict::of_spool));
+    let aside = spools().map(|spool| spool.state().refused).sum();
     if course.delivers {
         sleep(LEASES).await;
     }
-    for replica in fleet.all() {
+    for replica in replicas {
         replica.rest();
     }
     sleep(EXPIRY).await;
@@ -128,9 +139,10 @@ async fn world<S: Simulated>(seed: u64, course: Course, (store, means): (S, Mean
     sleep(WINDOWS).await;
     broken.extend(verdict::of_limits(&history));
     broken.extend(verdict::of_books(&history, &side).await);
-    broken.extend(verdict::of_reports(&history));
+    broken.extend(verdict::of_reports(&history, aside));
     broken.extend(verdict::of_alerts(&history, &side, course.delivers).await);
     broken.extend(verdict::of_control(&history));
+    broken.extend(verdict::of_outages(&history));
     let records = history.lock();
     let booked = records.grants.iter().filter(|grant| grant.cost() > 0).count();
     let delivered = records.delivered.len();
@@ -142,13 +154,15 @@ async fn world<S: Simulated>(seed: u64, course: Course, (store, means): (S, Mean
         grants: records.grants.len(),
         booked,
         alerts: delivered,
+        degraded: records.degraded.len(),
+        spooled: records.spooled,
     }
 }
 
 /// A replica ends, and another one takes its place.
 async fn stops<S: Simulated>(
     stop: Stop,
-    (number, manner): (usize, (bool, bool)),
+    (number, manner, disk): (usize, Manner, SimulatedDisk),
     fleet: Arc<Fleet<S>>,
     side: Arc<Side<S>>,
     mut rng: Rng,
@@ -166,7 +180,8 @@ async fn stops<S: Simulated>(
     drop(replica);
     side.restart(stop.is_kill).await;
     sleep(Duration::from_millis(stop.back_after)).await;
-    fleet.put(stop.replica, Arc::new(Replica::start(&side, number, manner, &mut rng)));
+    spools::left(&disk, side.means.mutant, stop.is_kill).await;
+    fleet.put(stop.replica, Arc::new(Replica::start(&side, number, (manner, &disk), &mut rng)));
 }
 
 /// Some of what was never reported is reported after its expiry.

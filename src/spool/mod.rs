@@ -18,6 +18,8 @@ mod look;
 mod open;
 mod rescue;
 mod row;
+#[cfg(test)]
+mod simulated;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,8 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+#[cfg(test)]
+pub(crate) use self::simulated::{SimulatedDisk, SimulatedSpool};
 use self::worker::Job;
 pub use self::{
     error::{NotKept, SpoolOpenError},

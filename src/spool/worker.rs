@@ -70,6 +70,21 @@ fn tell<T>(answer: Answer<T>, result: Result<T, NotKept>) {
     let _ = answer.send(result);
 }
 
+/// What was written, for those who asked for it.
+pub(crate) struct Written {
+    done: Vec<Done>,
+    has_failed: bool,
+    /// Whether the last record went.
+    is_emptied: bool,
+}
+
+impl Written {
+    /// Answers.
+    pub(crate) fn tell(self) {
+        self.done.into_iter().for_each(|done| done.tell(self.has_failed));
+    }
+}
+
 /// The thread.
 pub(super) struct Worker {
     /// `None`: it is damaged, and nothing could be made of it.
@@ -78,14 +93,14 @@ pub(super) struct Worker {
     about: (String, String),
     shared: Arc<Shared>,
     queue: mpsc::Receiver<Job>,
-    /// The last field, so that everything that has the database open is dropped before it.
-    claim: Claim,
+    /// The last field, so that everything that has the database open is dropped before it. `None`: it is in memory.
+    claim: Option<Claim>,
 }
 
 impl Worker {
     pub(super) fn new(opened: Opened, shared: Arc<Shared>, queue: mpsc::Receiver<Job>) -> Self {
         let Opened { disk, about, claim, .. } = opened;
-        Self { disk: Some(disk), about, shared, queue, claim }
+        Self { disk: Some(disk), about, shared, queue, claim: Some(claim) }
     }
 
     /// Works until no one can ask for anything more.
@@ -94,17 +109,22 @@ impl Worker {
         while self.queue.blocking_recv_many(&mut more, MAX_AT_ONCE) > 0 {
             jobs.extend(more.drain(..));
             while !jobs.is_empty() {
-                self.turn(&mut jobs);
+                let written = self.write(&mut jobs);
+                let is_emptied = written.is_emptied;
+                written.tell();
+                if is_emptied {
+                    self.tidy();
+                }
             }
         }
     }
 
-    /// Does as many jobs as fit into one commit, and answers them.
-    fn turn(&mut self, jobs: &mut VecDeque<Job>) {
+    /// Does as many jobs as fit into one commit. Those that it leaves were not done.
+    pub(super) fn write(&mut self, jobs: &mut VecDeque<Job>) -> Written {
         let mut state = self.state();
         let Some(disk) = self.disk.as_ref().filter(|_| state.lost.is_none()) else {
             jobs.drain(..).for_each(Job::fail);
-            return;
+            return Written { done: Vec::new(), has_failed: true, is_emptied: false };
         };
         let (before, mut done) = (state.clone(), Vec::with_capacity(jobs.len()));
         let committed = commit(disk, jobs, &mut state, &mut done);
@@ -124,10 +144,11 @@ impl Worker {
             }
         }
         if done.iter().any(|done| matches!(done, Done::Nothing(_))) {
-            state.damaged = rescue::kept(self.claim.directory());
+            state.damaged =
+                self.claim.as_ref().map_or(state.damaged, |claim| rescue::kept(claim.directory()));
         }
         // After it, as what is acknowledged has to be where the next process looks for it.
-        let is_moved = !self.claim.is_in_place();
+        let is_moved = self.claim.as_ref().is_some_and(|claim| !claim.is_in_place());
         if is_moved {
             state.lost = Some(
                 "its directory or database was moved, deleted or replaced; put it in place, then restart",
@@ -142,10 +163,7 @@ impl Worker {
         if has_new {
             self.shared.kept.notify_one();
         }
-        done.drain(..).for_each(|done| done.tell(failed || is_moved));
-        if is_emptied {
-            self.tidy();
-        }
+        Written { done, has_failed: failed || is_moved, is_emptied }
     }
 
     /// Gives back what an empty spool takes of the disk. It waits for those who look at the tables, so no one waits for it.
@@ -186,12 +204,13 @@ impl Worker {
     }
 
     fn try_to_mend(&mut self, state: &mut SpoolState) -> Result<(), RescueError> {
+        let Some(claim) = &mut self.claim else { return Ok(()) };
         let Some(disk) = self.disk.take() else { return Ok(()) };
         let rest = Rest { about: Some(self.about.clone()), last: disk.last(), now: open::now() };
         let max_bytes = disk.max_bytes();
-        rescue::rescue(disk.connection, &mut self.claim, rest)?;
-        let disk = Disk::open(&self.claim.database(), max_bytes)?;
-        state.damaged = rescue::kept(self.claim.directory());
+        rescue::rescue(disk.connection, claim, rest)?;
+        let disk = Disk::open(&claim.database(), max_bytes)?;
+        state.damaged = rescue::kept(claim.directory());
         disk.count(state)?;
         state.failing = None;
         self.disk = Some(disk);
@@ -200,6 +219,33 @@ impl Worker {
 
     fn state(&self) -> SpoolState {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+impl Worker {
+    /// One whose tables are in memory.
+    pub(super) fn in_memory(disk: Disk, shared: Arc<Shared>, queue: mpsc::Receiver<Job>) -> Self {
+        Self { disk: Some(disk), about: Default::default(), shared, queue, claim: None }
+    }
+
+    /// Waits for jobs; 0: no one can ask for anything more.
+    pub(super) async fn receive(&mut self, jobs: &mut VecDeque<Job>) -> usize {
+        let mut more = Vec::new();
+        let count = self.queue.recv_many(&mut more, MAX_AT_ONCE).await;
+        jobs.extend(more);
+        count
+    }
+
+    /// The place of the last record.
+    pub(super) fn last_place(&self) -> rusqlite::Result<i64> {
+        let last = "SELECT coalesce(max(place), 0) FROM spooled";
+        self.disk.as_ref().expect("a disk").connection.query_row(last, [], |row| row.get(0))
+    }
+
+    /// The disk, which outlives it.
+    pub(super) fn into_disk(self) -> Option<Disk> {
+        self.disk
     }
 }
 

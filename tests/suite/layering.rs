@@ -124,7 +124,18 @@ const MAY_USE: [(&str, &[&str]); 31] = [
     ("main", &["cli"]),
     (
         "sim",
-        &["alerts", "authorizer", "control", "live", "policy_file", "store", "settings", "runtime", "domain"],
+        &[
+            "alerts",
+            "authorizer",
+            "control",
+            "live",
+            "policy_file",
+            "spool",
+            "store",
+            "settings",
+            "runtime",
+            "domain",
+        ],
     ),
 ];
 

@@ -81,6 +81,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 Ok(Round::Empty) => {
                     (wait, is_failing) = (FIRST_PAUSE, false);
                     tokio::select! {
+                        biased;
                         () = spool.next() => {}
                         () = tokio::time::sleep(RECOUNT) => {
                             // Where that fails, the next record says so.

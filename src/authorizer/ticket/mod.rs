@@ -309,7 +309,7 @@ pub(super) fn derived_id(team: &str, request_id: &str) -> ReservationId {
 }
 
 /// The id under which the usage of a reservation is booked that the store has no longer: of a team, always the same.
-pub(super) fn again_id(team: &str, id: ReservationId) -> ReservationId {
+pub(crate) fn again_id(team: &str, id: ReservationId) -> ReservationId {
     // No `request_id` holds a control character, so none gives this id.
     derived_id(team, &format!("\u{1}{id}"))
 }

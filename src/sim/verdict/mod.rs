@@ -1,38 +1,43 @@
 //! What has to hold in every world, by the records of what truly happened.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod budgets;
+mod outages;
+mod reports;
 
+use std::collections::BTreeMap;
+
+pub(super) use self::{
+    outages::{of_outages, of_spool},
+    reports::of_reports,
+};
 use super::{
-    history::{End, Grant, History, Records},
-    rules::{ALERTS, ORGANIZATION, Rules, TEAMS},
+    history::{End, Grant, History, LIFE_MS, Records},
+    rules::{ALERTS, Outage, Rules},
     store::{Side, Simulated},
 };
 use crate::{
     domain::{
         counter::{CounterKey, CounterKind},
         plan::BUDGET_KIND,
-        request::Outcome,
     },
     live,
     store::{Crossing, OutboxId},
 };
 
 const MINUTE_MS: u64 = 60_000;
-/// The life of a reservation.
-const LIFE_MS: u64 = 600_000;
 
 /// What does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Invariant {
     /// No limit is passed by more than is declared: by usage past what was reserved or without a reservation, by what is reported after
-    /// its reservation expired, and by what a failover of the store forgot.
+    /// its reservation expired, and by what a failover of the store forgot. A budget grants no nano-dollar more than it has.
     Limit,
     /// Each budget has what was acknowledged and not forgotten, at its price, and what is charged for reservations that were never
     /// reported.
     Books,
     /// A reservation that no caller got is given back.
     Leak,
-    /// A request is charged once, however often and to whichever replica it is reported.
+    /// A request is charged once, however often and to whichever replica it is reported, and nothing else is.
     Twice,
     /// An acknowledged report is booked.
     Lost,
@@ -40,6 +45,8 @@ pub(super) enum Invariant {
     Alert,
     /// A pause and the end of a key are in force within a second of their answer.
     Control,
+    /// Without the store, no replica admits more than its allowance of a minute, and none for longer than the policy says.
+    Outage,
     /// No caller hears an error that it should never hear.
     Surprise,
 }
@@ -68,16 +75,6 @@ impl Grant {
         !matches!(self.end, End::Released { .. } | End::Lost)
     }
 
-    /// The least that a budget had of it at any moment since it was made.
-    fn least(&self) -> u64 {
-        match self.end {
-            End::Settled { at, cost, .. } if at < self.made + LIFE_MS => cost.min(self.worst),
-            End::Settled { cost, .. } => cost.min(self.kept),
-            End::Open => self.kept,
-            End::Released { .. } | End::Lost => 0,
-        }
-    }
-
     const fn is_settled(&self) -> bool {
         matches!(self.end, End::Settled { .. })
     }
@@ -101,7 +98,10 @@ pub(super) fn of_limits(history: &History) -> Vec<Broken> {
     let mut found = Vec::new();
     let counted: Vec<_> =
         records.grants.iter().filter(|grant| grant.counts() && !grant.is_unbounded).collect();
-    for (rules, team) in [(&ORGANIZATION, None)].into_iter().chain(TEAMS.iter().zip((0..).map(Some))) {
+    let book = history.book;
+    for (rules, team) in
+        [(&book.organization, None)].into_iter().chain(book.teams.iter().zip((0..).map(Some)))
+    {
         let own: Vec<&Grant> =
             counted.iter().copied().filter(|grant| team.is_none_or(|team| grant.team == team)).collect();
         let name = rules.team;
@@ -120,7 +120,7 @@ pub(super) fn of_limits(history: &History) -> Vec<Broken> {
             }
         }
         found.extend(in_flight(&own, rules).map(|most| (format!("{name} in flight"), most)));
-        found.extend(over_budget(&own, rules));
+        found.extend(budgets::over(&records, rules, team));
     }
     let found = found.into_iter();
     found.map(|(what, sum)| broken(Invariant::Limit, format!("{what}: {sum}"))).collect()
@@ -148,20 +148,6 @@ fn in_flight(grants: &[&Grant], rules: &Rules) -> Option<u64> {
     })
 }
 
-fn over_budget(grants: &[&Grant], rules: &Rules) -> Vec<(String, u64)> {
-    let (mut months, mut days) = (BTreeMap::<u32, u64>::new(), BTreeMap::<u32, u64>::new());
-    for grant in grants {
-        *months.entry(grant.month).or_default() += grant.least();
-        *days.entry(grant.day).or_default() += grant.least();
-    }
-    let over = |sums: BTreeMap<u32, u64>, most: Option<u64>| {
-        sums.into_iter().filter(move |(_, sum)| most.is_some_and(|most| *sum > most))
-    };
-    let months = over(months, Some(rules.monthly_nanos));
-    let all = months.chain(over(days, rules.daily_nanos));
-    all.map(|(period, sum)| (format!("{} budget of {period}", rules.team), sum)).collect()
-}
-
 impl Records {
     /// The least tokens that a window had of it.
     fn least_tokens(&self, grant: &Grant) -> u64 {
@@ -173,7 +159,7 @@ impl Records {
     }
 
     fn asked_for(&self, grant: &Grant) -> Option<&super::history::Asked> {
-        self.asked.iter().find(|asked| asked.told.is_some_and(|(id, _)| id == grant.id))
+        self.asked.iter().find(|asked| asked.id() == Some(grant.id))
     }
 
     fn user(&self, grant: &Grant) -> Option<u64> {
@@ -192,12 +178,13 @@ pub(super) async fn of_books<S: Simulated>(history: &History, side: &Side<S>) ->
     {
         let records = history.lock();
         for grant in records.grants.iter().filter(|grant| grant.end != End::Lost) {
-            let team = TEAMS[grant.team].team;
+            let rules = &history.book.teams[grant.team];
+            let team = rules.team;
             let mut names = vec![
                 ("org|usd|month".to_owned(), grant.month),
                 (format!("team/{team}|usd|month"), grant.month),
             ];
-            if TEAMS[grant.team].daily_nanos.is_some() {
+            if rules.daily_nanos.is_some() {
                 names.push((format!("team/{team}|usd|day"), grant.day));
             }
             for name in names {
@@ -208,7 +195,7 @@ pub(super) async fn of_books<S: Simulated>(history: &History, side: &Side<S>) ->
                 }
             }
         }
-        for rules in TEAMS {
+        for rules in &history.book.teams {
             for what in ["requests|minute", "tokens|minute", "in_flight"] {
                 zero.push(format!("team/{}|{what}", rules.team));
             }
@@ -238,42 +225,6 @@ pub(super) async fn of_books<S: Simulated>(history: &History, side: &Side<S>) ->
     found
 }
 
-/// Each request that was reported is charged once, at its price.
-pub(super) fn of_reports(history: &History) -> Vec<Broken> {
-    let records = history.lock();
-    let mut found: Vec<_> =
-        records.surprises.iter().map(|what| broken(Invariant::Surprise, what.clone())).collect();
-    for asked in &records.asked {
-        let Some(((told, _), report)) = asked.told.zip(asked.report.as_ref()) else { continue };
-        let ids: BTreeSet<_> = report.acknowledged.iter().map(|(id, ..)| id.0).chain([told.0]).collect();
-        let grants: Vec<_> = records.grants.iter().filter(|grant| ids.contains(&grant.id.0)).collect();
-        let settled: Vec<_> = grants.iter().filter(|grant| grant.is_settled()).collect();
-        if settled.len() > 1 {
-            found.push(broken(Invariant::Twice, format!("{told} is booked {} times", settled.len())));
-        }
-        let was_forgotten = grants.iter().any(|grant| grant.end == End::Lost || grant.was_reopened);
-        let cost = asked.cost().unwrap_or_default();
-        let is_acknowledged = !report.acknowledged.is_empty();
-        if settled.is_empty() && cost > 0 && is_acknowledged && !was_forgotten {
-            found.push(broken(Invariant::Lost, format!("{told} was acknowledged and is not booked")));
-        }
-        // What was unknown of a request without its reservation is charged nothing.
-        let is_certain = report.usage.is_some() || settled.iter().all(|grant| !grant.is_unbounded);
-        for wrong in settled.iter().filter(|grant| is_certain && grant.cost() != cost) {
-            let (has, outcome) = (wrong.cost(), report.outcome);
-            found.push(broken(Invariant::Books, format!("{told} ({outcome:?}) cost {has} and not {cost}")));
-        }
-        let said = report.acknowledged.iter().filter(|(_, said, _)| is_certain && *said != cost);
-        found.extend(said.map(|(id, said, _)| {
-            broken(Invariant::Books, format!("{id} was said to cost {said} and not {cost}"))
-        }));
-        if report.outcome == Outcome::NotSent && !settled.is_empty() {
-            found.push(broken(Invariant::Twice, format!("{told} was never sent, and is booked")));
-        }
-    }
-    found
-}
-
 /// Each threshold that a month passed is told once, or again if the store forgot that it was.
 pub(super) async fn of_alerts<S: Simulated>(
     history: &History,
@@ -284,11 +235,11 @@ pub(super) async fn of_alerts<S: Simulated>(
     {
         let records = history.lock();
         for grant in records.grants.iter().filter(|grant| grant.is_settled()) {
-            let team = TEAMS[grant.team];
+            let team = &history.book.teams[grant.team];
             let month = |name: String| (format!("{name}|usd|month"), grant.month);
             let day = (format!("team/{}|usd|day", team.team), grant.day);
             let budgets = [
-                Some((month("org".to_owned()), ORGANIZATION.monthly_nanos)),
+                Some((month("org".to_owned()), history.book.organization.monthly_nanos)),
                 Some((month(format!("team/{}", team.team)), team.monthly_nanos)),
                 team.daily_nanos.map(|budget| (day, budget)),
             ];
@@ -356,12 +307,16 @@ fn is_about(body: &str, counter: &str, percent: u64) -> bool {
         && text(&data["limitId"]).ends_with(limit)
 }
 
-/// Pauses and ended keys are in force a second after their answer.
+/// Pauses and ended keys are in force a second after their answer; for what is decided without the store, when that may last no longer.
 pub(super) fn of_control(history: &History) -> Vec<Broken> {
-    let bound = u64::try_from(live::MAX_AGE.as_millis()).unwrap_or(u64::MAX);
+    let fresh = u64::try_from(live::MAX_AGE.as_millis()).unwrap_or(u64::MAX);
     let records = history.lock();
     let mut found = Vec::new();
     for passed in &records.passed {
+        let bound = match history.book.teams[passed.team].outage {
+            Outage::Allow { most_ms } | Outage::Allowance { most_ms, .. } if passed.is_degraded => most_ms,
+            _ => fresh,
+        };
         let orders = || records.pauses.iter().filter(|order| order.team == passed.team);
         let is_paused = orders().any(|order| order.stops && order.acknowledged + bound < passed.began);
         let is_resumed = orders().any(|order| !order.stops && order.sent <= passed.ended);

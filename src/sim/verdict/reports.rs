@@ -1,0 +1,102 @@
+//! What became of each report.
+
+use std::collections::BTreeSet;
+
+use super::{Broken, End, History, Invariant, broken};
+use crate::{
+    authorizer::again_id,
+    domain::request::Outcome,
+    sim::history::{Asked, Records, Sent},
+    store::ReservationId,
+};
+
+/// Each request that was reported is charged once, at its price, and nothing else is. `aside`: the reports that spools have kept for people
+/// to look at.
+pub(in crate::sim) fn of_reports(history: &History, aside: u64) -> Vec<Broken> {
+    let records = history.lock();
+    let mut found: Vec<_> =
+        records.surprises.iter().map(|what| broken(Invariant::Surprise, what.clone())).collect();
+    let mut known = BTreeSet::new();
+    for asked in &records.asked {
+        let Some((told, report)) = asked.id().zip(asked.report.as_ref()) else { continue };
+        let ids = ids(history, (asked, told), report);
+        found.extend(of_report(history, &records, (asked, told, report), &ids));
+        known.extend(ids);
+    }
+    found.extend(of_aside(&records, history, aside));
+    let others = records.grants.iter().filter(|grant| grant.cost() > 0 && !known.contains(&grant.id.0));
+    found.extend(
+        others.map(|grant| broken(Invariant::Twice, format!("{} is booked, of no report", grant.id))),
+    );
+    found
+}
+
+/// Only what a failover forgot of a report that a spool had acknowledged is kept aside: the spool did not know its terms.
+fn of_aside(records: &Records, history: &History, aside: u64) -> Option<Broken> {
+    let unknown = records.asked.iter().filter(|asked| {
+        let report = asked.report.as_ref();
+        let is_lost = |told| records.grants.iter().any(|grant| grant.id == told && grant.end == End::Lost);
+        report.is_some_and(Sent::lacks_terms) && asked.id().is_some_and(is_lost)
+    });
+    let unknown: Vec<_> = unknown.collect();
+    let is_booked = |asked: &&&Asked| {
+        let ids =
+            asked.id().zip(asked.report.as_ref()).map(|(told, report)| ids(history, (asked, told), report));
+        let settled = records.grants.iter().filter(|grant| grant.is_settled());
+        settled.map(|grant| grant.id.0).any(|id| ids.as_ref().is_some_and(|ids| ids.contains(&id)))
+    };
+    let costs = |asked: &&&Asked| asked.cost(history.book).unwrap_or_default() > 0;
+    let least = unknown.iter().filter(costs).filter(|asked| !is_booked(asked)).count() as u64;
+    let what = || format!("{aside} reports are kept aside, and not {least} to {}", unknown.len());
+    (aside < least || aside > unknown.len() as u64).then(|| broken(Invariant::Lost, what()))
+}
+
+/// The ids under which a report may be booked: as it was acknowledged, as it was told, and again where the store has that no longer.
+fn ids(history: &History, (asked, told): (&Asked, ReservationId), report: &Sent) -> BTreeSet<[u8; 16]> {
+    let again = again_id(history.book.teams[asked.team].team, told);
+    report.acknowledged.iter().map(|acknowledged| acknowledged.id.0).chain([told.0, again.0]).collect()
+}
+
+fn of_report(
+    history: &History,
+    records: &Records,
+    (asked, told, report): (&Asked, ReservationId, &Sent),
+    ids: &BTreeSet<[u8; 16]>,
+) -> Vec<Broken> {
+    let mut found = Vec::new();
+    let grants: Vec<_> = records.grants.iter().filter(|grant| ids.contains(&grant.id.0)).collect();
+    let settled: Vec<_> = grants.iter().filter(|grant| grant.is_settled()).collect();
+    if settled.len() > 1 {
+        found.push(broken(Invariant::Twice, format!("{told} is booked {} times", settled.len())));
+    }
+    // What is acknowledged after a failover, it cannot have forgotten.
+    let was_forgotten = grants.iter().any(|grant| grant.end == End::Lost || grant.was_reopened);
+    let forgot = records.forgotten.last().map_or(0, |(_, step)| *step);
+    let has_to_be = |sent: u64| !was_forgotten || sent > forgot;
+    let cost = asked.cost(history.book).unwrap_or_default();
+    let may_be_aside = report.lacks_terms() && was_forgotten;
+    if settled.is_empty()
+        && cost > 0
+        && !may_be_aside
+        && report.acknowledged.iter().any(|one| has_to_be(one.sent))
+    {
+        found.push(broken(Invariant::Lost, format!("{told} was acknowledged and is not booked")));
+    }
+    // What was unknown of a request without its reservation is charged nothing.
+    let is_certain = report.usage.is_some() || settled.iter().all(|grant| !grant.is_unbounded);
+    for wrong in settled.iter().filter(|grant| is_certain && grant.cost() != cost) {
+        let (has, outcome) = (wrong.cost(), report.outcome);
+        found.push(broken(Invariant::Books, format!("{told} ({outcome:?}) cost {has} and not {cost}")));
+    }
+    for one in report.acknowledged.iter().filter(|_| is_certain) {
+        if one.cost.is_some_and(|said| said != cost) {
+            let said = one.cost.unwrap_or_default();
+            found
+                .push(broken(Invariant::Books, format!("{} was said to cost {said} and not {cost}", one.id)));
+        }
+    }
+    if report.outcome == Outcome::NotSent && !settled.is_empty() {
+        found.push(broken(Invariant::Twice, format!("{told} was never sent, and is booked")));
+    }
+    found
+}
