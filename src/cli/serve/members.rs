@@ -72,15 +72,15 @@ pub(super) struct Member<F> {
     spool: Option<PathBuf>,
 }
 
+/// All organizations, or why one cannot be served.
+type Members<F> = Result<Vec<Member<F>>, ServeError>;
+
 /// Each on an embedded store.
 pub(super) fn on_disk(
     settings: &Settings,
     policies: &Policies,
     meters: &Meters,
-) -> Result<
-    Vec<Member<impl Fn() -> Result<EmbeddedStore, StartError> + Clone + Send + 'static + use<>>>,
-    ServeError,
-> {
+) -> Members<impl Fn() -> Result<EmbeddedStore, StartError> + Clone + Send + 'static + use<>> {
     let transactions = Transactions::new(meters);
     let open = |source: &Arc<PolicySource>| {
         let organization = Arc::clone(&source.policy().load().organization.id);
@@ -104,10 +104,7 @@ pub(super) async fn on_redis(
     settings: &Settings,
     url: &RedisUrl,
     policies: &Policies,
-) -> Result<
-    Vec<Member<impl Fn() -> Result<RedisStore, StartError> + Clone + Send + 'static + use<>>>,
-    ServeError,
-> {
+) -> Members<impl Fn() -> Result<RedisStore, StartError> + Clone + Send + 'static + use<>> {
     let (access, hash_key) = (redis_access(settings)?, KnownHashKey::default());
     let mut members = Vec::new();
     for source in policies.all() {
