@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use super::{
-    Authorization, Credentials, Guard, Person, Refusal, SERVICE_TOKEN_PREFIX, SignedIn, Who, bearer,
+    Authorization, Credentials, Guard, Kind, Person, Refusal, SERVICE_TOKEN_PREFIX, SignedIn, Who, bearer,
     guard::token_in, token,
 };
 use crate::domain::{
@@ -46,6 +46,20 @@ pub enum Chosen {
     One(usize),
     /// Any of these. What is asked for may say which.
     Several(Vec<usize>),
+}
+
+/// A person who signs in.
+#[derive(Debug)]
+pub(super) struct Identified {
+    /// The guard of the organization that they come to.
+    pub(super) guard: Guard,
+    /// Who they are there.
+    pub(super) principal: Arc<Principal>,
+    /// With what each organization maps to roles.
+    pub(super) person: Person,
+    /// With what that organization maps to roles.
+    pub(super) own: Person,
+    pub(super) until: Timestamp,
 }
 
 impl<'r> Named<'r> {
@@ -110,12 +124,14 @@ impl Organizations {
             Named::As(id) => match (self.find(id), &of[..]) {
                 // Whichever is asked refuses a stranger.
                 (place, []) => Ok(Chosen::One(place.unwrap_or(0))),
-                (Some(place), of) if of.contains(&place) => Ok(Chosen::One(place)),
-                (None, of) if of.iter().all(|place| self.is_open(*place)) => {
-                    Err(Refusal::UnknownOrganization(
-                        String::from_utf8_lossy(id).chars().take(super::MAX_ORGANIZATION).collect(),
-                    ))
+                // An issuer may stand in policies that give its people no role: that is found out when the token is verified.
+                (Some(place), of) if of.contains(&place) && self.is_by_issuer(credentials) => {
+                    Ok(Chosen::Several(vec![place]))
                 }
+                (Some(place), of) if of.contains(&place) => Ok(Chosen::One(place)),
+                (None, _) if !self.all.iter().any(Guard::knows_callers) => Err(Refusal::UnknownOrganization(
+                    String::from_utf8_lossy(id).chars().take(super::MAX_ORGANIZATION).collect(),
+                )),
                 _ => Err(Refusal::OtherOrganization),
             },
         }
@@ -125,7 +141,7 @@ impl Organizations {
     /// role in an organization is not of it.
     ///
     /// # Errors
-    /// None does: the refusal of the first.
+    /// None does: the refusal of the first. Or one cannot say.
     pub async fn recognise(
         &self,
         candidates: &[usize],
@@ -135,8 +151,10 @@ impl Organizations {
         for place in candidates {
             let Some(guard) = self.all.get(*place) else { continue };
             match guard.recognise(credentials).await {
-                Ok(Some(caller)) if caller.grants.is_empty() && candidates.len() > 1 => {}
+                Ok(Some(caller)) if caller.grants.is_empty() && self.all.len() > 1 => {}
                 Ok(caller) => known.push((*place, caller)),
+                // Without its answer it is not known of how many the caller is.
+                Err(refusal) if refusal.kind() == Kind::Unavailable => return Err(refusal),
                 Err(refusal) => {
                     refused.get_or_insert(refusal);
                 }
@@ -161,34 +179,33 @@ impl Organizations {
     /// token, as the session is for all.
     ///
     /// # Errors
-    /// No organization takes the token; the refusal of the first that has its issuer.
-    pub async fn identify(
+    /// No organization takes the token, or one cannot say; the refusal of the first that has its issuer.
+    pub(super) async fn identify(
         &self,
         id_token: &str,
         (issuer, client_id, nonce): (&str, &str, &str),
         return_to: Option<&str>,
-    ) -> Result<(Guard, Arc<Principal>, Person, Timestamp), Refusal> {
+    ) -> Result<Identified, Refusal> {
         let wanted = return_to.and_then(|address| self.at(address)).map(Guard::organization);
-        let (mut found, mut refused) = (None::<(Guard, Arc<Principal>, Person, Timestamp)>, None);
+        let (mut found, mut refused) = (None::<Identified>, None);
         for guard in self.all.iter().filter(|guard| self.all.len() == 1 || guard.names_issuer(issuer)) {
-            let (principal, person, until) = match guard.identify(id_token, issuer, client_id, nonce).await {
+            let (principal, own, until) = match guard.identify(id_token, issuer, client_id, nonce).await {
                 Ok(identified) => identified,
+                Err(refusal) if refusal.kind() == Kind::Unavailable => return Err(refusal),
                 Err(refusal) => {
                     refused.get_or_insert(refusal);
                     continue;
                 }
             };
-            let is_better = |before: &Principal| {
-                before.grants.is_empty()
-                    || !principal.grants.is_empty() && wanted.as_ref() == Some(&guard.organization())
-            };
             found = Some(match found {
-                None => (guard.clone(), principal, person, until),
-                Some((before, known, kept, end)) => {
-                    let all = kept.with(&person);
-                    match is_better(&known) {
-                        true => (guard.clone(), principal, all, until),
-                        false => (before, known, all, end),
+                None => Identified { guard: guard.clone(), principal, person: own.clone(), own, until },
+                Some(before) => {
+                    let person = before.person.with(&own);
+                    let is_better = before.principal.grants.is_empty()
+                        || !principal.grants.is_empty() && wanted.as_ref() == Some(&guard.organization());
+                    match is_better {
+                        true => Identified { guard: guard.clone(), principal, person, own, until },
+                        false => Identified { person, ..before },
                     }
                 }
             });
@@ -249,8 +266,11 @@ impl Organizations {
         }
     }
 
-    fn is_open(&self, place: usize) -> bool {
-        self.all.get(place).is_some_and(|guard| !guard.knows_callers())
+    /// Whether the caller shows a token of an OpenID provider.
+    fn is_by_issuer(&self, credentials: &Credentials<'_>) -> bool {
+        let Authorization::Header(header) = credentials.authorization else { return false };
+        let token = std::str::from_utf8(header).ok().and_then(token_in);
+        self.all.len() > 1 && token.is_some_and(|token| !token.starts_with(SERVICE_TOKEN_PREFIX))
     }
 }
 

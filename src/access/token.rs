@@ -148,12 +148,14 @@ pub(super) fn identify(
     granted.dedup();
     let named = ["name", "preferred_username", "email"].into_iter().find_map(said).unwrap_or(&subject);
     let name = named.chars().filter(|letter| !letter.is_control()).take(MAX_NAME).collect();
-    Ok((Person { issuer: issuer.issuer.to_string(), subject, name, values: granted }, expires_at))
+    let values = vec![(issuer.claim.to_string(), granted)];
+    Ok((Person { issuer: issuer.issuer.to_string(), subject, name, values }, expires_at))
 }
 
 /// The person as a caller, with the roles that `issuer` gives them in the policy in force.
 pub(super) fn caller(person: &Person, issuer: &Issuer) -> Principal {
-    let grants = person.values.iter().filter_map(|value| issuer.grants.get(&**value)).cloned().collect();
+    let values = person.values(&issuer.claim).iter();
+    let grants = values.filter_map(|value| issuer.grants.get(&**value)).cloned().collect();
     Principal { name: name_of(&person.issuer, &person.subject), kind: PrincipalKind::Oidc, grants }
 }
 

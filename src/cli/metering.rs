@@ -33,7 +33,7 @@ pub(super) fn start(settings: &Settings, organizations: usize) -> Result<(Meters
 fn bounds(settings: &Settings, organizations: usize) -> RowBounds {
     let keys = if settings.metrics_by_key { MAX_KEYS } else { 0 };
     let of = |rows: usize| rows.saturating_mul(organizations);
-    RowBounds { teams: of(settings.metrics_max_teams), keys: of(keys) }
+    RowBounds { teams: of(settings.metrics_max_teams), keys: of(keys), organizations }
 }
 
 fn push(settings: &Settings) -> Option<Push> {

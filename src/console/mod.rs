@@ -50,7 +50,12 @@ pub use events::Streams;
 pub use sign_in::Door;
 
 use self::alerts::OpenAlerts;
-use crate::{access::Guard, http::PageError, live::Live, runtime::Runtime};
+use crate::{
+    access::{Guard, Peer},
+    http::PageError,
+    live::Live,
+    runtime::Runtime,
+};
 
 /// The most pages that ask for usage at the same time. Answers are made one after another, and past some that wait for theirs others are
 /// refused: a page asks for up to five of them at once.
@@ -113,6 +118,7 @@ impl Console {
         if others.is_empty() {
             return open.merge(first.pages());
         }
+        let entry = first.0.door.clone();
         let unknown = async |request: Request| {
             let path = request.uri().path().to_owned();
             PageError::unknown_page(&path).answer(request.headers())
@@ -123,11 +129,12 @@ impl Console {
         let routers = Arc::new(routers);
         let pages = any(move |request: Request| {
             let asked = request.uri().path().split('/').nth(2).and_then(|id| routers.get(id)).cloned();
+            let entry = entry.clone();
             async move {
                 match asked {
                     // It never fails.
-                    Some(router) => router.oneshot(request).await.into_response(),
-                    None => PageError::unknown_page(request.uri().path()).answer(request.headers()),
+                    Some(router) => router.oneshot(afresh(request)).await.into_response(),
+                    None => entry.unknown(&request),
                 }
             }
         });
@@ -167,6 +174,20 @@ impl Console {
             .route_layer(middleware::from_fn_with_state(self.clone(), caller::addressed));
         open.with_state(self)
     }
+}
+
+/// The same request without what a router has found in its path: another router would add to it.
+fn afresh(request: Request) -> Request {
+    let (parts, body) = request.into_parts();
+    let mut fresh = Request::new(body);
+    *fresh.method_mut() = parts.method;
+    *fresh.uri_mut() = parts.uri;
+    *fresh.version_mut() = parts.version;
+    *fresh.headers_mut() = parts.headers;
+    if let Some(peer) = parts.extensions.get::<Peer>() {
+        fresh.extensions_mut().insert(peer.clone());
+    }
+    fresh
 }
 
 async fn home(State(console): State<Console>, request: Request) -> Redirect {

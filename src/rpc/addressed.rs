@@ -26,25 +26,35 @@ pub enum Clue {
     Organization(String),
     /// The SHA-256 of the secret of a key.
     Key([u8; 32]),
+    /// The SHA-256 of what a client of Envoy's sends where a key would stand; it may be for something else.
+    Bearer([u8; 32]),
     /// A reservation.
     Reservation(ReservationId),
-    /// It is for no organization: Envoy asks about a request that none admitted, or about a key that none can have.
+    /// It is for no organization: a request that none admitted, or a key or a reservation that none can have.
     Any,
+}
+
+const AUTHORIZE: &str = "/tollgate.v1.PolicyService/Authorize";
+const RECORD_USAGE: &str = "/tollgate.v1.PolicyService/RecordUsage";
+const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+const PROCESS: &str = "/envoy.service.ext_proc.v3.ExternalProcessor/Process";
+const SHOULD_RATE_LIMIT: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
+
+/// Whether messages of the RPC at `path` may have one.
+#[must_use]
+pub fn has_clue(path: &str) -> bool {
+    [AUTHORIZE, RECORD_USAGE, CHECK, PROCESS, SHOULD_RATE_LIMIT].contains(&path)
 }
 
 /// The clue in the first message of a call of the RPC at `path`. A message that cannot be read has none.
 #[must_use]
 pub fn clue(path: &str, message: &[u8]) -> Clue {
     let found = match path {
-        "/tollgate.v1.PolicyService/Authorize" => AuthorizeRequest::decode(message).ok().map(of_question),
-        "/tollgate.v1.PolicyService/RecordUsage" => RecordUsageRequest::decode(message).ok().map(of_report),
-        "/envoy.service.auth.v3.Authorization/Check" => CheckRequest::decode(message).ok().map(of_check),
-        "/envoy.service.ext_proc.v3.ExternalProcessor/Process" => {
-            ProcessingRequest::decode(message).ok().map(of_exchange)
-        }
-        "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit" => {
-            RateLimitRequest::decode(message).ok().map(of_counts)
-        }
+        AUTHORIZE => AuthorizeRequest::decode(message).ok().map(of_question),
+        RECORD_USAGE => RecordUsageRequest::decode(message).ok().map(of_report),
+        CHECK => CheckRequest::decode(message).ok().map(of_check),
+        PROCESS => ProcessingRequest::decode(message).ok().map(of_exchange),
+        SHOULD_RATE_LIMIT => RateLimitRequest::decode(message).ok().map(of_counts),
         _ => None,
     };
     found.unwrap_or(Clue::None)
@@ -68,7 +78,10 @@ fn of_report(request: RecordUsageRequest) -> Clue {
 fn of_check(check: CheckRequest) -> Clue {
     match ext_authz::addressed(check) {
         (Some(organization), _) => Clue::Organization(organization),
-        (None, Some(secret)) => of_key(&secret),
+        (None, Some(secret)) => match key_caller(&secret) {
+            Some(Caller::Key(digest)) => Clue::Bearer(digest),
+            Some(Caller::Mistyped | Caller::Team(_)) | None => Clue::None,
+        },
         (None, None) => Clue::None,
     }
 }

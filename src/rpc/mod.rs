@@ -44,7 +44,7 @@ mod watching;
 
 pub use crate::audit::action::ALL as AUDIT_ACTIONS;
 pub use access::{Access, AccessLayer, SignedIn, credentials};
-pub use addressed::{Clue, clue};
+pub use addressed::{Clue, clue, has_clue};
 pub use alert_service::AlertRpc;
 pub use answer::AuthorizeAnswer;
 pub use audit_service::AuditRpc;
@@ -66,7 +66,7 @@ pub use recorded::Recorder;
 pub use report_service::ReportRpc;
 pub use status::{
     busy_with_documents, deadline_exceeded, effect_of, invalid_field, message_too_large, request_too_slow,
-    shutting_down, too_many_streams, too_many_streams_of_reader,
+    shutting_down, store_silent, too_many_streams, too_many_streams_of_reader,
 };
 pub use status_service::{StatusFacts, StatusRpc};
 pub use upstream_service::UpstreamRpc;

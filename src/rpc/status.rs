@@ -151,6 +151,12 @@ pub(super) fn failure(failure: &Failure, asked: &str) -> Status {
     failure_of(failure, Effect::Unknown, asked)
 }
 
+/// It is not known which organization a call is for, as a store does not answer that may know it. Nothing was done.
+#[must_use]
+pub fn store_silent() -> Status {
+    store_failure(&StoreError::Unavailable, Effect::None)
+}
+
 /// The status for what could not be decided or read: nothing was changed, or what was taken is released. `asked` is the
 /// request's id.
 pub(super) fn undecided(failure: &Failure, asked: &str) -> Status {

@@ -14,7 +14,7 @@ use axum::{
     routing::get,
 };
 use hyper::body::Incoming;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tower::ServiceExt as _;
 use tracing::{debug, error};
 
@@ -56,7 +56,7 @@ struct Pages<S> {
 
 /// Serves the pages of `first` and `others` until told to stop, and then until the last request has been answered; each to the callers
 /// that its organization's guard permits.
-pub async fn serve<S: Store>(
+pub async fn serve<S: Store + Clone>(
     listener: TcpListener,
     tls: Option<ListenerTls>,
     (first, others, meters): (PagesOf<S>, Vec<PagesOf<S>>, Meters),
@@ -97,7 +97,11 @@ struct Page {
 }
 
 /// Lets through callers that are permitted to see the page. No page, and no refusal, is kept by caches.
-async fn guarded<S: Store>(State(pages): State<Arc<Pages<S>>>, mut request: Request, next: Next) -> Response {
+async fn guarded<S: Store + Clone>(
+    State(pages): State<Arc<Pages<S>>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let mut answer = match pages.find(&request) {
         Ok((name, need)) => match pages.admit(&request, name, need).await {
             Ok(_) if !matches!(*request.method(), Method::GET | Method::HEAD) => {
@@ -119,7 +123,7 @@ async fn guarded<S: Store>(State(pages): State<Arc<Pages<S>>>, mut request: Requ
     answer
 }
 
-impl<S: Store> Pages<S> {
+impl<S: Store + Clone> Pages<S> {
     /// The page that is asked for, and what it requires. An unknown page is not found for anyone.
     fn find(&self, request: &Request) -> Result<(&'static str, Need), PageError> {
         // Without credentials, a page of another site in a browser on this machine could read these pages, under a name that it
@@ -172,25 +176,25 @@ impl<S: Store> Pages<S> {
             }
         }
     }
+}
 
-    /// What decisions of an organization need, as they see it.
-    async fn checks(&self, (facts, store): &(StatusFacts, S)) -> [Check; 2] {
-        let store = store.ping().await.map_err(|_| "the store does not answer".to_owned());
-        let freshness = facts.shared.live.freshness();
-        let age = freshness.age();
-        let registry = match (freshness.is_fresh(), age) {
-            (true, _) => Ok(()),
-            (false, None) => Err("the store's registry was not read in time: not at all".to_owned()),
-            (false, Some(age)) => {
-                let seconds = age.as_secs_f64();
-                Err(format!("the store's registry was not read in time: the last time {seconds:.1} s ago"))
-            }
-        };
-        [
-            Check { name: "store", fault: PageFault::StoreUnavailable, result: store },
-            Check { name: "registry", fault: PageFault::SnapshotStale, result: registry },
-        ]
-    }
+/// What decisions of an organization need, as they see it.
+async fn checks<S: Store>(facts: StatusFacts, store: S) -> [Check; 2] {
+    let store = store.ping().await.map_err(|_| "the store does not answer".to_owned());
+    let freshness = facts.shared.live.freshness();
+    let age = freshness.age();
+    let registry = match (freshness.is_fresh(), age) {
+        (true, _) => Ok(()),
+        (false, None) => Err("the store's registry was not read in time: not at all".to_owned()),
+        (false, Some(age)) => {
+            let seconds = age.as_secs_f64();
+            Err(format!("the store's registry was not read in time: the last time {seconds:.1} s ago"))
+        }
+    };
+    [
+        Check { name: "store", fault: PageFault::StoreUnavailable, result: store },
+        Check { name: "registry", fault: PageFault::SnapshotStale, result: registry },
+    ]
 }
 
 /// One condition of readiness.
@@ -203,19 +207,33 @@ struct Check {
 
 /// Readiness follows the decisions: where they would be refused, it is not given. With several organizations, one for which decisions can
 /// be made is enough: the others are refused by every replica.
-async fn ready<S: Store>(
+async fn ready<S: Store + Clone>(
     State(pages): State<Arc<Pages<S>>>,
     Extension(Page { name, of }): Extension<Page>,
     headers: HeaderMap,
 ) -> Response {
     let (mut lines, mut is_ready, mut failed) = (String::new(), false, None);
-    for organization in of.iter().filter_map(|place| pages.of.get(*place)) {
-        let (facts, _) = organization;
+    let mut asked = JoinSet::new();
+    for (place, (facts, store)) in of.iter().filter_map(|place| Some((*place, pages.of.get(*place)?))) {
+        let (facts, store) = (facts.clone(), store.clone());
+        asked.spawn(async move { (place, checks(facts, store).await) });
+    }
+    let mut found = Vec::new();
+    while let Some(Ok((place, checks))) = asked.join_next().await {
+        let is_enough = name != VERBOSE_READINESS && checks.iter().all(|check| check.result.is_ok());
+        found.push((place, checks));
+        // It is ready, whatever the others say.
+        if is_enough {
+            break;
+        }
+    }
+    found.sort_by_key(|(place, _)| *place);
+    for (place, checks) in found {
+        let Some((facts, _)) = pages.of.get(place) else { continue };
         let suffix = match pages.of.len() {
             1 => String::new(),
             _ => format!(" of {}", facts.shared.live.peek().policy.organization.id),
         };
-        let checks = pages.checks(organization).await;
         for Check { name, result, .. } in &checks {
             // Writing to a string cannot fail.
             let _ = match result {
@@ -253,7 +271,7 @@ fn spool_line(suffix: &str, state: &SpoolState) -> String {
 }
 
 /// `GetStatus`, in protobuf's JSON.
-async fn show<S: Store>(
+async fn show<S: Store + Clone>(
     State(pages): State<Arc<Pages<S>>>,
     Extension(Page { of, .. }): Extension<Page>,
     headers: HeaderMap,
@@ -277,7 +295,7 @@ async fn show<S: Store>(
 
 /// The metrics, in Prometheus' text format, without the rows of organizations that the caller is not of. They are made on a thread for
 /// that, as many rows take long.
-async fn measure<S: Store>(
+async fn measure<S: Store + Clone>(
     State(pages): State<Arc<Pages<S>>>,
     Extension(Page { of, .. }): Extension<Page>,
     headers: HeaderMap,

@@ -14,6 +14,7 @@ use hyper::{
     body::{Body as _, Bytes, Frame},
     header::HeaderName,
 };
+use tokio::task::JoinSet;
 use tokio_util::either::Either;
 use tonic::{Status, body::Body};
 use tonic_health::server::HealthReporter;
@@ -22,10 +23,10 @@ use tracing::{debug, error};
 
 use super::{OnCore, request_body::PREFIX, services::Services};
 use crate::{
-    access::{Chosen, Named, ORGANIZATION, Organizations, Refusal},
+    access::{Chosen, Guard, Named, ORGANIZATION, Organizations, Refusal},
     authorizer::Shared,
-    domain::rbac::{Need, need_of},
-    rpc::{Access, Clue, Memberships, caller_refused, clue, credentials},
+    domain::rbac::{Need, Principal, need_of},
+    rpc::{Access, Clue, Memberships, caller_refused, clue, credentials, has_clue, store_silent},
     store::Store,
 };
 
@@ -81,7 +82,7 @@ impl<A, S> Service<Request<Body>> for ByOrganization<A, S>
 where
     A: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     A::Future: Send,
-    S: Store,
+    S: Store + Clone,
 {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -105,13 +106,20 @@ where
             false => Ok(Chosen::One(0)),
         };
         match chosen {
+            // All that the caller is of, which may be none of those whose policies have its issuer.
+            Ok(chosen) if request.uri().path() == LIST => {
+                let of = match chosen {
+                    Chosen::One(place) => vec![place],
+                    Chosen::Several(of) => of,
+                };
+                Either::Right(Either::Right(Box::pin(self.clone().search(of, request))))
+            }
             Ok(Chosen::One(place)) => match self.services.get_mut(place) {
                 Some(service) => Either::Left(service.call(request)),
                 None => Either::Right(Either::Left(ready(Ok(missing().into_http())))),
             },
             Ok(Chosen::Several(of)) => {
-                let searching = self.clone();
-                Either::Right(Either::Right(Box::pin(searching.search(of, request))))
+                Either::Right(Either::Right(Box::pin(self.clone().search(of, request))))
             }
             Err(refusal) => {
                 Either::Right(Either::Left(ready(Ok(self.refused(request.uri().path(), refusal)))))
@@ -123,29 +131,27 @@ where
 impl<A, S> ByOrganization<A, S>
 where
     A: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S: Store,
+    S: Store + Clone,
 {
     /// Calls the service of the one of `candidates` that `request` is for.
     async fn search(mut self, candidates: Vec<usize>, request: Request<Body>) -> Answer {
         let path = request.uri().path().to_owned();
         let (mut parts, body) = request.into_parts();
-        let known = self
-            .organizations
-            .recognise(&candidates, &credentials(&parts.headers, &parts.extensions, &path))
-            .await;
-        let of: Vec<_> = match known {
-            Ok(known) => known.into_iter().map(|(place, _)| place).collect(),
+        let credentials = credentials(&parts.headers, &parts.extensions, &path);
+        let of = match self.organizations.recognise(&candidates, &credentials).await {
+            Ok(known) => permitted(&path, known),
             Err(refusal) => return Ok(self.refused(&path, refusal)),
         };
         let (chosen, body) = match &of[..] {
-            [one] => (Some(*one), body),
-            [first, ..] if path == LIST => {
+            _ if path == LIST => {
                 let ids = of.iter().filter_map(|place| self.organizations.guards().get(*place));
-                parts.extensions.insert(Memberships(ids.map(crate::access::Guard::organization).collect()));
-                (Some(*first), body)
+                parts.extensions.insert(Memberships(ids.map(Guard::organization).collect()));
+                (Ok(of.first().copied()), body)
             }
+            [one] => (Ok(Some(*one)), body),
             // What is the same for all.
-            [first, ..] if need_of(&path) == Some(Need::Identity) => (Some(*first), body),
+            [first, ..] if need_of(&path) == Some(Need::Identity) => (Ok(Some(*first)), body),
+            _ if !has_clue(&path) => (Ok(None), body),
             _ => {
                 let mut begun = Begun::new(body);
                 let message = begun.first_message().await;
@@ -154,11 +160,13 @@ where
             }
         };
         match chosen {
-            Some(place) => match self.services.get_mut(place) {
+            Ok(Some(place)) => match self.services.get_mut(place) {
                 Some(service) => service.call(Request::from_parts(parts, body)).await,
                 None => Ok(missing().into_http()),
             },
-            None => Ok(self.refused(&path, Refusal::OrganizationRequired(SEVERAL))),
+            Ok(None) => Ok(self.refused(&path, Refusal::OrganizationRequired(SEVERAL))),
+            Err(Lost::Elsewhere) => Ok(self.refused(&path, Refusal::OtherOrganization)),
+            Err(Lost::Silent) => Ok(store_silent().into_http()),
         }
     }
 }
@@ -173,38 +181,77 @@ impl<A, S> ByOrganization<A, S> {
     }
 }
 
-/// The one of `of` that the clue leads to. What none of them has is refused by the first as by any.
-async fn find<S: Store>(
+/// Why it is not known which organization a call is for, whatever it says.
+enum Lost {
+    /// It names one that its caller is not of.
+    Elsewhere,
+    /// A store that may know does not answer.
+    Silent,
+}
+
+/// Of the organizations that know a caller, those in which it may make a call of the RPC at `path`; all, where it may in none: then the
+/// first one says why.
+fn permitted(path: &str, known: Vec<(usize, Option<Arc<Principal>>)>) -> Vec<usize> {
+    let may = |caller: &Option<Arc<Principal>>| match (need_of(path), caller) {
+        (Some(Need::Permission(permission)), Some(caller)) => caller.scope(permission).is_some(),
+        _ => true,
+    };
+    let of: Vec<_> = known.iter().filter(|(_, caller)| may(caller)).map(|(place, _)| *place).collect();
+    match (&of[..], &known[..]) {
+        ([], [(first, _), ..]) => vec![*first],
+        _ => of,
+    }
+}
+
+/// The one of `of` that the clue leads to; `None`: none. What none of them has is refused by the first as by any.
+async fn find<S: Store + Clone>(
     organizations: &Organizations,
     all: &[Lookup<S>],
     of: &[usize],
     clue: Clue,
-) -> Option<usize> {
-    let lookups = || of.iter().filter_map(|place| Some((*place, all.get(*place)?)));
+) -> Result<Option<usize>, Lost> {
     let first = of.first().copied();
+    let has_key = |digest: &[u8; 32]| {
+        let mut lookups = of.iter().filter_map(|place| Some((*place, all.get(*place)?)));
+        lookups.find(|(_, lookup)| lookup.shared.live.has_key(digest)).map(|(place, _)| place)
+    };
+    // One whose keys were not read yet may have it, and says so.
+    let unread = || {
+        let is_unread =
+            |place: &&usize| all.get(**place).is_some_and(|lookup| lookup.shared.live.peek().is_pending);
+        of.iter().find(is_unread).copied()
+    };
     match clue {
-        Clue::None => None,
-        Clue::Any => first,
-        Clue::Organization(id) => organizations.find(id.as_bytes()).filter(|place| of.contains(place)),
-        Clue::Key(digest) => {
-            let has = lookups().find(|(_, lookup)| lookup.shared.live.has_key(&digest));
-            has.map(|(place, _)| place).or(first)
-        }
+        Clue::None => Ok(None),
+        Clue::Any => Ok(first),
+        Clue::Organization(id) => match organizations.find(id.as_bytes()) {
+            Some(place) if of.contains(&place) => Ok(Some(place)),
+            Some(_) => Err(Lost::Elsewhere),
+            None => Ok(None),
+        },
+        Clue::Key(digest) => Ok(has_key(&digest).or_else(unread).or(first)),
+        Clue::Bearer(digest) => Ok(has_key(&digest).or_else(unread)),
         Clue::Reservation(id) => {
-            let (mut found, mut silent) = (Vec::new(), None);
-            for (place, lookup) in lookups() {
-                match lookup.store.find(id).await {
+            let mut asked = JoinSet::new();
+            for (place, lookup) in of.iter().filter_map(|place| Some((*place, all.get(*place)?))) {
+                let store = lookup.store.clone();
+                asked.spawn(async move { (place, store.find(id).await) });
+            }
+            let (mut found, mut is_silent) = (Vec::new(), false);
+            for (place, answer) in asked.join_all().await {
+                match answer {
                     Ok(Some(_)) => found.push(place),
                     Ok(None) => {}
-                    // Its answer says that it could not be found out.
-                    Err(_) => silent = silent.or(Some(place)),
+                    Err(_) => is_silent = true,
                 }
             }
             match found[..] {
-                [] => silent.or(first),
-                [one] if silent.is_none() => Some(one),
+                // The one that is meant may be the one that does not answer.
+                _ if is_silent => Err(Lost::Silent),
+                [] => Ok(first),
+                [one] => Ok(Some(one)),
                 // One `request_id` makes one reservation in each organization.
-                _ => None,
+                _ => Ok(None),
             }
         }
     }

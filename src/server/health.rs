@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
@@ -19,9 +19,14 @@ pub(super) async fn tell(health: &mut HealthReporter, status: ServingStatus) {
 }
 
 /// Whether the store of one of them answers, and what is known is fresh.
-async fn is_one_serving<S: Store>(watched: &[(S, Arc<Shared>)]) -> bool {
-    for (store, shared) in watched {
-        if shared.live.freshness().is_fresh() && store.ping().await.is_ok() {
+async fn is_one_serving<S: Store + Clone>(watched: &[(S, Arc<Shared>)]) -> bool {
+    let mut asked = JoinSet::new();
+    for (store, _) in watched.iter().filter(|(_, shared)| shared.live.freshness().is_fresh()) {
+        let store = store.clone();
+        asked.spawn(async move { store.ping().await.is_ok() });
+    }
+    while let Some(answer) = asked.join_next().await {
+        if answer.unwrap_or(false) {
             return true;
         }
     }
@@ -32,7 +37,7 @@ async fn is_one_serving<S: Store>(watched: &[(S, Arc<Shared>)]) -> bool {
 /// `/readyz` and the decisions do.
 ///
 /// With several organizations, it serves as long as one of them can be decided for: the others are answered `UNAVAILABLE` by every replica.
-pub(super) async fn watch<S: Store>(
+pub(super) async fn watch<S: Store + Clone>(
     watched: Vec<(S, Arc<Shared>)>,
     mut health: HealthReporter,
     mut stop: watch::Receiver<bool>,

@@ -39,7 +39,7 @@ use tokio::{
     net::{TcpListener, TcpSocket},
     runtime::Builder,
     sync::{mpsc, watch},
-    task::JoinHandle as JoinTask,
+    task::{JoinHandle as JoinTask, JoinSet},
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::{Layer as _, util::MapResponseLayer};
@@ -373,9 +373,12 @@ async fn serve<S: Store + Clone, F: Clone>(
     let service = Bounded { inner: Deadline { inner: guarded, tasks }, patience };
     let service = Traced { inner: service, tracing };
     Serving { protocol: Protocol::Grpc, tls, connections, service, stop }.run(listener).await;
+    // At once: the store of one may not answer.
+    let mut ends = JoinSet::new();
     for one in std::iter::once(first).chain(others) {
-        one.end().await;
+        ends.spawn(one.end());
     }
+    ends.join_all().await;
     // A worker without connections ends at once, but this one still informs the clients that watch on others.
     if let Some(watch) = watch
         && watch.await.is_err()

@@ -92,6 +92,12 @@ impl Settings {
         settings.receivers = std::mem::take(&mut given.receivers);
         settings.groq_keys = std::mem::take(&mut given.groq_keys);
         if settings.policy_directory.is_some() {
+            if let Some(project) = settings.groq_keys.of_any() {
+                let origin = format!("`groq_keys.{project}`");
+                let reason =
+                    format!("with policy_directory, say of which organization: \"ORGANIZATION/{project}\"");
+                return Err(SettingsError::Invalid { origin, reason });
+            }
             settings.groq_keys = settings.groq_keys.alone();
         }
         let invalid = |key: &str, reason: &str| {

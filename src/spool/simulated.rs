@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
-    Entry, Handle, MAX_JOBS, Shared, Spool, SpoolState,
+    Entry, Handle, Kept, MAX_JOBS, NotKept, Shared, Spool, SpoolState,
     disk::Disk,
     worker::{Job, Worker, Written},
 };
@@ -36,6 +36,8 @@ struct Home {
 pub(crate) struct SimulatedSpool {
     worker: Option<Worker>,
     jobs: VecDeque<Job>,
+    /// Of those who ask a second time: nothing is kept for one who has left.
+    waiting: Vec<oneshot::Receiver<Result<Kept, NotKept>>>,
     home: SimulatedDisk,
 }
 
@@ -78,7 +80,15 @@ impl SimulatedDisk {
             thread: None,
             ended: Mutex::new(std::sync::mpsc::channel().1),
         }));
-        (spool, SimulatedSpool { worker: Some(worker), jobs: VecDeque::new(), home: self.clone() })
+        (
+            spool,
+            SimulatedSpool {
+                worker: Some(worker),
+                jobs: VecDeque::new(),
+                waiting: Vec::new(),
+                home: self.clone(),
+            },
+        )
     }
 }
 
@@ -91,12 +101,15 @@ impl SimulatedSpool {
 
     /// Keeps each report that is to be kept once more, as if it were another's: a fault.
     pub(crate) fn keep_twice(&mut self) {
+        let waiting = &mut self.waiting;
         let again = self.jobs.iter().filter_map(|job| match job {
             Job::Keep(entry, _) => {
                 let ReservationId(mut bits) = entry.id;
                 bits[15] ^= 0x55;
                 let entry = Entry { id: ReservationId(bits), ..entry.clone() };
-                Some(Job::Keep(entry, oneshot::channel().0))
+                let (answer, answered) = oneshot::channel();
+                waiting.push(answered);
+                Some(Job::Keep(entry, answer))
             }
             _ => None,
         });

@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn every_duration_is_on_the_page_whichever_thread_measured_it() {
-        let meters = Meters::start(None, RowBounds { teams: 1, keys: 0 }).unwrap();
+        let meters = Meters::start(None, RowBounds { teams: 1, keys: 0, organizations: 1 }).unwrap();
         let family = meters.family(Metric::WaitDuration, 1, |_| Vec::new());
         let record = |ms: u64| family.record(0, Duration::from_millis(ms));
         std::thread::scope(|scope| {

@@ -50,6 +50,8 @@ pub struct RowBounds {
     pub teams: usize,
     /// Keys that are shown by name.
     pub keys: usize,
+    /// Organizations that are served; 0 is as 1.
+    pub organizations: usize,
 }
 
 impl RowBounds {
@@ -65,7 +67,7 @@ impl RowBounds {
         // The others, and callers of no team.
         let teams = if has("team") { self.teams.saturating_add(2).saturating_mul(each) } else { 0 };
         let keys = if has("key") { self.keys.saturating_mul(OF_KEY) } else { 0 };
-        ROWS.saturating_add(teams).saturating_add(keys)
+        ROWS.saturating_mul(self.organizations.max(1)).saturating_add(teams).saturating_add(keys)
     }
 }
 
@@ -278,11 +280,11 @@ fn bounded(instrument: &Instrument, bounds: RowBounds) -> Option<Stream> {
 mod tests {
     use super::*;
 
-    const BOUNDS: RowBounds = RowBounds { teams: 5_000, keys: 0 };
+    const BOUNDS: RowBounds = RowBounds { teams: 5_000, keys: 0, organizations: 1 };
 
     #[test]
     fn there_is_room_for_what_is_shown_and_not_for_much_more() {
-        let bounds = RowBounds { teams: 500, keys: 0 };
+        let bounds = RowBounds { teams: 500, keys: 0, organizations: 1 };
         let rows = |metric: Metric| bounds.of(metric.spec());
         assert!((502..2_000).contains(&rows(Metric::Waiting)));
         assert!((502 * 22 * 2..100_000).contains(&rows(Metric::Decisions)));
@@ -290,7 +292,11 @@ mod tests {
             METRICS.iter().filter(|spec| spec.kind == Kind::Gauge).map(|spec| bounds.of(spec)).sum::<usize>()
                 < 150_000
         );
-        assert!(RowBounds { teams: usize::MAX, keys: usize::MAX }.of(Metric::Decisions.spec()) > 0);
+        assert!(
+            RowBounds { teams: usize::MAX, keys: usize::MAX, organizations: usize::MAX }
+                .of(Metric::Decisions.spec())
+                > 0
+        );
     }
 
     fn emit_all(metric: Metric, emit: Emit<'_>) {

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// What the cookie of a session is sealed for. Another layout of what it holds has another number.
-const PURPOSE: &str = "tollgate console session 1";
+const PURPOSE: &str = "tollgate console session 2";
 /// How far the clocks of two replicas may be apart. A cookie from further in the future is not taken: by a clock that was set back
 /// it would live too long.
 const MAX_SKEW_MS: u64 = 60_000;

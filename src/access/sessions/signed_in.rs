@@ -17,17 +17,29 @@ pub struct Person {
     pub subject: String,
     /// Their name for people, at most 64 characters; not unique.
     pub name: String,
-    /// The values of the claim that a policy mapped to roles when they signed in.
-    pub values: Vec<String>,
+    /// By claim, the values that a policy mapped to roles when they signed in. Each policy reads those of its own claim.
+    pub values: Vec<(String, Vec<String>)>,
 }
 
 impl Person {
     /// The same person, with the values that another policy maps to roles as well.
     pub(in crate::access) fn with(mut self, other: &Self) -> Self {
-        self.values.extend_from_slice(&other.values);
-        self.values.sort_unstable();
-        self.values.dedup();
+        for (claim, more) in &other.values {
+            match self.values.iter_mut().find(|(known, _)| known == claim) {
+                Some((_, values)) => {
+                    values.extend_from_slice(more);
+                    values.sort_unstable();
+                    values.dedup();
+                }
+                None => self.values.push((claim.clone(), more.clone())),
+            }
+        }
         self
+    }
+
+    /// Those of `claim`.
+    pub(in crate::access) fn values(&self, claim: &str) -> &[String] {
+        self.values.iter().find(|(known, _)| known == claim).map_or(&[], |(_, values)| values)
     }
 }
 

@@ -29,6 +29,7 @@ use self::{
 use super::{
     BeginError, Guard, Person, Refusal, Sessions,
     fetch::{self, Redeem, is_error_code},
+    organizations::Identified,
 };
 use crate::domain::{Timestamp, rbac::Principal, secret};
 
@@ -111,8 +112,10 @@ pub struct Return {
     pub guard: Guard,
     /// Who they are, with their roles there.
     pub principal: Arc<Principal>,
-    /// As the provider knows them.
+    /// As the provider knows them, with what each organization maps to roles.
     pub person: Person,
+    /// The same with what the organization maps that they come to.
+    pub own: Person,
     /// Until when the provider vouches for them.
     pub until: Timestamp,
     /// Where they were.
@@ -255,9 +258,9 @@ impl SignIn {
         let nonce = attempt.nonce();
         let issued = (&*client.issuer, &*client.id, &*nonce);
         let identified = sessions.organizations().identify(&id_token, issued, attempt.return_to.as_deref());
-        let (guard, principal, person, until) = identified.await?;
+        let Identified { guard, principal, person, own, until } = identified.await?;
         let Attempt { return_to, is_silent, .. } = attempt;
-        Ok(Return { guard, principal, person, until, return_to, is_silent })
+        Ok(Return { guard, principal, person, own, until, return_to, is_silent })
     }
 
     fn redirect_uri(&self) -> String {

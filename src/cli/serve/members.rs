@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::sync::{mpsc::unbounded_channel, watch};
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::{ServeError, record::Record};
 use crate::{
@@ -14,14 +14,14 @@ use crate::{
     audit::{Audit, Sink},
     cli::{auditing, metering::Transactions, redis_access::redis_access, redis_safety},
     domain::policy::Policy,
-    policy_file::{PolicyDirectory, PolicySource, PolicySourceError, PolicyStatus},
+    policy_file::{PolicyDirectory, PolicySource, PolicyStatus},
     runtime::clock::Clock,
     server::StartError,
     settings::{Settings, StoreUrl},
     spool::Spool,
     store::{
         Calls, Observed, Store, Unreported,
-        embedded::EmbeddedStore,
+        embedded::{EmbeddedStore, look},
         redis::{Hazards, KnownHashKey, LayoutGate, RedisSettings, RedisStore, RedisUrl, ReplaySettings},
     },
     telemetry::Meters,
@@ -37,12 +37,27 @@ pub(super) enum Policies {
 }
 
 impl Policies {
-    pub(super) fn open(settings: &Settings) -> Result<Self, PolicySourceError> {
-        Ok(match (&settings.policy_directory, &settings.policy) {
-            (Some(path), _) => Self::Several(PolicyDirectory::open(path)?),
-            (None, Some(path)) => Self::One(Arc::new(PolicySource::open(path)?)),
-            (None, None) => Self::One(Arc::new(PolicySource::example()?)),
-        })
+    pub(super) fn open(settings: &Settings) -> Result<Self, ServeError> {
+        let mut directory = match (&settings.policy_directory, &settings.policy) {
+            (Some(path), _) => PolicyDirectory::open(path)?,
+            (None, Some(path)) => return Ok(Self::One(Arc::new(PolicySource::open(path)?))),
+            (None, None) => return Ok(Self::One(Arc::new(PolicySource::example()?))),
+        };
+        // As with one that does not load: the others are served.
+        directory.retain(|policy| {
+            let is_served = !is_open_to_all(settings, policy);
+            if !is_served {
+                error!(
+                    organization = &*policy.organization.id,
+                    "not served: its policy has no `[access]` that says who may ask, and others than this machine can reach the service"
+                );
+            }
+            is_served
+        });
+        match directory.sources() {
+            [] => Err(ServeError::Unauthenticated(settings.listen)),
+            _ => Ok(Self::Several(directory)),
+        }
     }
 
     pub(super) fn all(&self) -> &[Arc<PolicySource>] {
@@ -86,6 +101,7 @@ pub(super) fn on_disk(
         let organization = Arc::clone(&source.policy().load().organization.id);
         let own = policies.own(settings, &organization);
         let StoreUrl::Embedded { dir } = &own.store else { return Err(ServeError::Nothing) };
+        refuse_former(settings, dir)?;
         let store = EmbeddedStore::open(dir, Clock::System)?;
         let store = transactions.timed(store.with_deadline(settings.store_timeout));
         Ok(Member {
@@ -97,6 +113,14 @@ pub(super) fn on_disk(
         })
     };
     policies.all().iter().map(open).collect()
+}
+
+/// Of several organizations each has a directory of its own. One that has the store of a single organization is not left for those: its
+/// budgets would begin anew.
+fn refuse_former(settings: &Settings, own: &Path) -> Result<(), ServeError> {
+    let StoreUrl::Embedded { dir } = &settings.store else { return Ok(()) };
+    let is_former = dir != own && look(dir).is_ok_and(|found| found.layout.is_some());
+    if is_former { Err(ServeError::FormerStore { dir: dir.clone(), own: own.to_owned() }) } else { Ok(()) }
 }
 
 /// Each in Redis.
@@ -220,6 +244,11 @@ impl Begun {
             file: self.source.path().map(Path::to_owned),
         }
     }
+}
+
+/// Whether anyone who reaches the port could ask for any team by name, and no setting says that this is meant.
+fn is_open_to_all(settings: &Settings, policy: &Policy) -> bool {
+    policy.access.is_none() && !settings.listen.ip().is_loopback() && !settings.allow_unauthenticated_listen
 }
 
 /// Anyone who can reach the port could ask for any team by name, so it is not opened by accident.

@@ -20,7 +20,7 @@ use tokio::{
     net::TcpListener,
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{Instant, timeout, timeout_at},
 };
 use tracing::{error, info, warn};
@@ -110,6 +110,11 @@ enum ServeError {
     DecisionLog(String, io::Error),
     #[error(transparent)]
     Spool(#[from] SpoolOpenError),
+    #[error(
+        "`{dir}` holds the store of one organization, and several have a directory each below it: stop its service and move what is in it to `{own}`, or to that of the organization that it is of",
+        dir = .dir.display(), own = .own.display()
+    )]
+    FormerStore { dir: PathBuf, own: PathBuf },
     #[error("there is no policy to serve by")]
     Nothing,
     #[error("cannot start: {0}")]
@@ -225,7 +230,13 @@ where
     // The policies are followed to the end.
     records.iter_mut().for_each(Record::rest);
     metering::end(meters, tracing).await;
-    if !begun.iter().all(|begun| begun.audit.flush()) {
+    // At once: each may take its time.
+    let is_written = thread::scope(|scope| {
+        let flushes: Vec<_> = begun.iter().map(|begun| scope.spawn(|| begun.audit.flush())).collect();
+        flushes.into_iter().filter_map(|flush| flush.join().ok()).filter(|is_written| *is_written).count()
+            == begun.len()
+    });
+    if !is_written {
         error!("the last events of the audit log may not be written: its disk does not answer");
     }
     if drained { Ok(()) } else { Err(ServeError::Drain(settings.drain_timeout)) }
@@ -256,9 +267,12 @@ async fn stop<S: Store + Clone>(
         // So that people are told what became of it. One who reads nothing is left.
         let _ = timeout(PAGES_END, pages).await;
     }
+    // At once: the store of one may not answer.
+    let mut flushed = JoinSet::new();
     for delivery in deliveries {
-        delivery.flush(ends).await;
+        flushed.spawn(async move { delivery.flush(ends).await });
     }
+    flushed.join_all().await;
     drained && changed
 }
 

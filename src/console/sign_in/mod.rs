@@ -37,8 +37,8 @@ use super::{
 };
 use crate::{
     access::{
-        BeginError, CALLBACK, Ended, Guard, Kind, Peer, Refusal, Resumed, Return, Sessions, SignIn,
-        SignInError, SignedIn, Who, return_address,
+        BeginError, CALLBACK, Ended, Guard, Kind, Peer, Refusal, Resumed, Return, SealError, Sessions,
+        SignIn, SignInError, SignedIn, Who, return_address,
     },
     audit::{Change, action},
     domain::{actor::Actor, rbac::Principal},
@@ -321,7 +321,7 @@ const fn judged(error: &SignInError) -> (StatusCode, Banner, &'static str) {
 impl Door {
     /// A person came back from the provider at `host`.
     fn arrived(&self, asked: &Asked, way: &Way, arrived: Return, host: &str) -> Response {
-        let Return { principal, person, until, return_to, is_silent, .. } = arrived;
+        let Return { principal, person, own, until, return_to, is_silent, .. } = arrived;
         if principal.grants.is_empty() {
             self.count(CALLBACK, "NO_ROLE");
             self.guard().audit().denied(&principal, || Change {
@@ -342,7 +342,12 @@ impl Door {
                 see_other(&self.inside(return_to), &[way.cookie(way.session(), &cookie, None)])
             }
             _ => {
-                let begun = self.0.sessions.begin(Who::Person(person), Some(until));
+                let begin = |person| self.0.sessions.begin(Who::Person(person), Some(until));
+                let begun = match begin(person) {
+                    // What other organizations map keeps no one out of this one.
+                    Err(BeginError::Seal(SealError::TooLong)) => begin(own),
+                    begun => begun,
+                };
                 self.let_in(asked, way, &principal, begun, return_to)
             }
         }
@@ -366,7 +371,7 @@ impl Door {
             Err(error) => {
                 error!(%error, "a session cannot be made");
                 let banner = match error {
-                    BeginError::Seal(crate::access::SealError::TooLong) => Banner::TooLarge,
+                    BeginError::Seal(SealError::TooLong) => Banner::TooLarge,
                     BeginError::Seal(_) | BeginError::NoEntropy(_) => Banner::Unavailable,
                 };
                 self.refused(StatusCode::INTERNAL_SERVER_ERROR, banner, return_to)

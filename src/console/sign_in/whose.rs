@@ -2,10 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
+use axum::{
+    extract::Request,
+    http::{HeaderMap, header::AUTHORIZATION},
+    response::{IntoResponse as _, Redirect, Response},
+};
 
 use super::{Door, Parts, cookie};
-use crate::access::{Guard, Peer};
+use crate::{
+    access::{Guard, Peer},
+    http::PageError,
+};
 
 impl Door {
     /// The same door, as the organization of `guard` sees who comes.
@@ -40,6 +47,18 @@ impl Door {
             }
         };
         guard.map(root)
+    }
+
+    /// The answer to a request for a page of an organization that there is not: one who is not known learns no more than of one that there
+    /// is.
+    pub(in crate::console) fn unknown(&self, request: &Request) -> Response {
+        let (path, headers) = (request.uri().path(), request.headers());
+        let is_known =
+            headers.contains_key(AUTHORIZATION) || self.home(headers, request.extensions().get()).is_some();
+        match is_known {
+            true => PageError::unknown_page(path).answer(headers),
+            false => Redirect::to(&self.detour(path, None)).into_response(),
+        }
     }
 
     /// How many organizations there are.

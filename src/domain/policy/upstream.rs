@@ -52,6 +52,12 @@ impl GroqKeys {
         Self { alone: true, ..self }
     }
 
+    /// A project whose places are those of any organization.
+    #[must_use]
+    pub fn of_any(&self) -> Option<&str> {
+        self.places.keys().find(|(of, _)| of.is_empty()).map(|(_, project)| &**project)
+    }
+
     /// Sets the places of a project. `organization`: empty, those of a project of this name in any.
     pub fn insert(&mut self, organization: &str, project: &str, places: Vec<KeyPlace>) {
         self.places.insert((organization.to_owned(), project.to_owned()), places);
@@ -61,7 +67,8 @@ impl GroqKeys {
     #[must_use]
     pub fn of(&self, organization: &str, project: &str) -> Option<&[KeyPlace]> {
         let of = |organization: &str| self.places.get(&(organization.to_owned(), project.to_owned()));
-        of(organization).or_else(|| of("")).map(Vec::as_slice)
+        let of_any = || if self.alone { None } else { of("") };
+        of(organization).or_else(of_any).map(Vec::as_slice)
     }
 
     /// The places of a project, wherever they are named.
@@ -77,7 +84,8 @@ impl GroqKeys {
         organization: &'p str,
         projects: &'p Projects,
     ) -> impl Iterator<Item = &'p str> {
-        let own = self.places.keys().filter(move |(of, _)| of.is_empty() || *of == *organization);
+        let of_any = !self.alone;
+        let own = self.places.keys().filter(move |(of, _)| of_any && of.is_empty() || *of == *organization);
         own.map(|(_, project)| project.as_str())
             .filter(|project| !projects.all().iter().any(|known| *known.name == **project))
     }

@@ -8,6 +8,7 @@ use std::{
 
 use super::{PolicySource, PolicySourceError, claims::Claims, parse};
 use crate::{
+    domain::policy::Policy,
     policy_file::{findings::PolicyReport, load::read_file},
     watch::{FileSource, Pace, Watch},
 };
@@ -29,7 +30,8 @@ impl PolicyDirectory {
     /// take effect with a restart.
     ///
     /// # Errors
-    /// The directory cannot be read, has no policy or too many, a policy has errors, two contradict each other, or no thread can be started.
+    /// The directory cannot be read, has no policy that loads or too many, or no thread can be started. Of policies of which one does not load,
+    /// the others are served.
     pub fn open(path: &Path) -> Result<Self, PolicySourceError> {
         let files = usable(path)?;
         let claims = Arc::<Claims>::default();
@@ -41,14 +43,26 @@ impl PolicyDirectory {
                 Err(error) => return Err(error),
             }
         }
-        if !reports.is_empty() {
+        if sources.is_empty() {
             return Err(PolicySourceError::RejectedOf(reports.join("\n")));
+        }
+        // The author of one policy is not to keep all others from being served, when a process starts again.
+        for report in reports {
+            tracing::error!(
+                error = report,
+                "a policy does not load: its organization is not served until it does and the service starts again"
+            );
         }
         // They stay valid if the working directory changes later.
         let known = files.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
         let listing = Listing { path: std::path::absolute(path)?, known };
         let seen = Listing::digest(&listing.read());
         Ok(Self { sources, _watch: Watch::start("policies", listing, seen, Pace::DOCUMENT)? })
+    }
+
+    /// Leaves out those that `is_served` is not true of.
+    pub fn retain(&mut self, is_served: impl Fn(&Policy) -> bool) {
+        self.sources.retain(|source| is_served(&source.policy().load()));
     }
 
     /// The policies, in the order of their files' names.
@@ -64,7 +78,7 @@ impl PolicyDirectory {
 /// The directory cannot be read, or has no policy or too many.
 pub fn load_directory(path: &Path) -> Result<Vec<PolicyReport>, PolicySourceError> {
     let claims = Claims::default();
-    let load = |file: &PathBuf| claims.admit(file, parse(file, &read_file(file), None));
+    let load = |file: &PathBuf| claims.admit(file, parse(file, &read_file(file), None)).0;
     Ok(usable(path)?.iter().map(load).collect())
 }
 

@@ -106,7 +106,7 @@ struct PolicyFile {
     shared: Arc<Shared>,
     /// Those of all organizations, if there may be several.
     claims: Option<Arc<Claims>>,
-    /// What was rejected last: it may be good once another organization's file has changed as well.
+    /// What was rejected last for what stands in another organization's policy: it is good once that one has changed as well.
     contested: Option<Result<String, String>>,
 }
 
@@ -199,7 +199,7 @@ impl PolicyFile {
         let path = std::path::absolute(path)?;
         let content = read_file(&path);
         let report = parse(&path, &content, None);
-        let shared = Arc::new(Shared::start(admitted(claims.as_deref(), &path, report))?);
+        let shared = Arc::new(Shared::start(admitted(claims.as_deref(), &path, report).0)?);
         let seen = Self::digest(&content);
         Ok((Self { path, shared, claims, contested: None }, seen))
     }
@@ -227,7 +227,7 @@ impl FileSource for PolicyFile {
     fn apply(&mut self, content: Self::Content, is_asked: bool) -> bool {
         let Self { path, shared, claims, contested } = self;
         let running = shared.current.load_full();
-        let report = admitted(claims.as_deref(), path, parse(path, &content, Some(&running)));
+        let (report, is_contested) = admitted(claims.as_deref(), path, parse(path, &content, Some(&running)));
         let before = Arc::clone(&running.revision);
         let record = |outcome| {
             // There may be no receiver.
@@ -248,7 +248,7 @@ impl FileSource for PolicyFile {
                 true
             }
             None => {
-                *contested = claims.is_some().then_some(content);
+                *contested = is_contested.then_some(content);
                 tracing::error!(file = %path.display(), document_revision = %before, "the new policy does not load; the old one stays");
                 report.findings.iter().for_each(log);
                 record(ReloadOutcome::Rejected(report.findings.clone()));
@@ -263,21 +263,25 @@ impl FileSource for PolicyFile {
 
     fn after_read(&mut self) {
         let Some(content) = self.contested.take() else { return };
+        // What came since is looked at as a change.
+        if Self::digest(&self.read()) != Self::digest(&content) {
+            return;
+        }
         let running = self.shared.current.load_full();
         let report = parse(&self.path, &content, Some(&running));
-        match admitted(self.claims.as_deref(), &self.path, report).policy {
-            Some(_) => drop(self.apply(content, false)),
+        match admitted(self.claims.as_deref(), &self.path, report) {
+            (PolicyReport { policy: Some(_), .. }, _) => drop(self.apply(content, false)),
             // It was said already.
-            None => self.contested = Some(content),
+            _ => self.contested = Some(content),
         }
     }
 }
 
-/// What `report` is beside the policies of other organizations.
-fn admitted(claims: Option<&Claims>, path: &Path, report: PolicyReport) -> PolicyReport {
+/// What `report` is beside the policies of other organizations, and whether one of those is why it has no policy.
+fn admitted(claims: Option<&Claims>, path: &Path, report: PolicyReport) -> (PolicyReport, bool) {
     match claims {
         Some(claims) => claims.admit(path, report),
-        None => report,
+        None => (report, false),
     }
 }
 

@@ -111,7 +111,7 @@ impl Server {
         let clock = ManualClock::new(start);
         let directory = scratch();
         let opened = EmbeddedStore::open(directory.path(), Clock::Manual(clock.clone())).unwrap();
-        let meters = Meters::start(None, RowBounds { teams: 10, keys: 0 }).unwrap();
+        let meters = Meters::start(None, RowBounds { teams: 10, keys: 0, organizations: 1 }).unwrap();
         let ways = Ways { meters, ..Ways::default() };
         let server = Self::start_with(clock, policy_text, directory, ways, {
             let opened = opened.clone();

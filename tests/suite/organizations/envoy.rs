@@ -82,6 +82,10 @@ async fn the_route_or_the_key_says_which_organization_is_asked() {
         assert_eq!(reason(&refused), (Code::InvalidArgument, "ORGANIZATION_REQUIRED".to_owned()));
     }
     let bearer = format!("Bearer {SECRET}");
+    // What is no key of theirs says nothing, as it may be for something else.
+    let odd = check("three", &[("authorization", "Bearer a_placeholder_of_an_sdk")], &body());
+    let refused = client.check(odd).await.unwrap_err();
+    assert_eq!(reason(&refused), (Code::InvalidArgument, "ORGANIZATION_REQUIRED".to_owned()));
     let keyed = check("two", &[("authorization", &bearer)], &body());
     assert_eq!(key_of(&client.check(keyed).await.unwrap().into_inner()), "Bearer gsk_of_globex");
     process.stop().await;

@@ -39,6 +39,10 @@ async fn each_caller_sees_the_pages_of_its_own_organization() {
             assert_ne!(get(admin, &format!("/console/{other}/{path}"), &token).await.status, 200, "{path}");
         }
         assert_eq!(get(admin, "/console/nowhere/", &token).await.status, 404);
+        for path in ["teams/bot", "teams", "reports", "keys", "policy", "alerts"] {
+            let page = get(admin, &format!("/console/{own}/{path}"), &token).await;
+            assert_eq!(page.status, 200, "{path}: {}", page.text());
+        }
         let has_own = format!("organization=\"{own}\"");
         let shows = async || get(admin, "/metrics", &token).await.text().contains(&has_own);
         eventually("its metrics are there", shows).await;
@@ -87,7 +91,12 @@ async fn a_session_leads_to_the_organization_whose_token_it_is() {
     assert_eq!(with("/").send(admin).await.header("location"), Some("/console/globex/"));
     assert_eq!(with("/console/globex/").send(admin).await.status, 200);
     assert_ne!(with("/console/acme/").send(admin).await.status, 200);
-    // Signed out of one, signed out of all: it is one session.
+    // A stranger learns no more of an organization that there is not than of one that there is.
+    for id in ["acme", "nowhere"] {
+        let stranger = Request::new("GET", &format!("/console/{id}/")).send(admin).await;
+        let expected = format!("/auth/sign-in?return_to=%2Fconsole%2F{id}%2F");
+        assert_eq!((stranger.status, stranger.header("location")), (303, Some(expected.as_str())));
+    }
     process.stop().await;
 }
 

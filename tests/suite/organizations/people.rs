@@ -42,7 +42,7 @@ async fn a_person_is_of_the_organizations_in_which_they_have_a_role() {
     let spend = client.get_spend(to("", &of_one, GetSpendRequest::default())).await.unwrap().into_inner();
     assert_eq!(spend.organization.unwrap().name, "globex");
     let refused = client.get_spend(to("acme", &of_one, GetSpendRequest::default())).await.unwrap_err();
-    assert_eq!(reason(&refused), (Code::PermissionDenied, "PERMISSION_MISSING".to_owned()));
+    assert_eq!(reason(&refused), (Code::PermissionDenied, "ORGANIZATION_NOT_PERMITTED".to_owned()));
 
     let of_both = token(&["globex-staff", "acme-staff"]);
     let refused = client.get_spend(to("", &of_both, GetSpendRequest::default())).await.unwrap_err();

@@ -11,27 +11,25 @@ use crate::{
     harness::{Process, connect, eventually},
 };
 
-/// What `serve` says of the policies in `files`, which it refuses.
-fn refused(files: &[(&str, &str)], more: &[&str]) -> String {
+/// What `tollgate` says to `arguments` in a directory that has `files` in `policies`; it ends with `code`.
+fn told(arguments: &[&str], files: &[(&str, &str)], code: i32) -> String {
     let directory = TempDir::new().unwrap();
     let policies = directory.path().join("policies");
     fs::create_dir(&policies).unwrap();
     for (name, text) in files {
         fs::write(policies.join(name), text).unwrap();
     }
-    start(directory.path(), more)
-}
-
-/// What it says in `directory`.
-fn start(directory: &Path, more: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_tollgate"))
-        .args(["serve", "--listen=127.0.0.1:0", "--admin-enabled=false", "--policy-directory=policies"])
-        .args(more)
-        .current_dir(directory)
+        .args(arguments)
+        .env("TOLLGATE_POLICY_DIRECTORY", "policies")
+        .env("TOLLGATE_LISTEN", "127.0.0.1:0")
+        .env("TOLLGATE_ADMIN_ENABLED", "false")
+        .current_dir(directory.path())
         .output()
         .unwrap();
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
-    String::from_utf8(output.stderr).unwrap()
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    text
 }
 
 #[test]
@@ -48,15 +46,15 @@ fn policies_that_do_not_go_together_are_refused_with_the_reason() {
     for (files, said) in [
         (
             &[("acme.toml", &*acme), ("other.toml", &globex)][..],
-            "other.toml: error: organization.id: `globex` is not the name of the file",
+            "other.toml: organization.id: `globex` is not the name of the file",
         ),
         (
             &[("acme.toml", &acme), ("globex.toml", &stolen)],
-            "globex.toml: error: access: the token of `ops` also stands in the policy of `acme`",
+            "globex.toml: access: the token of `ops` also stands in the policy of `acme`",
         ),
         (
             &[("acme.toml", &key("acme")), ("globex.toml", &key("globex"))],
-            "globex.toml: error: teams.bot.keys.main: its secret is also one of a key in the policy of `acme`",
+            "globex.toml: teams.bot.keys.main: its secret is also one of a key in the policy of `acme`",
         ),
         (
             &[("acme.toml", &certified("acme")), ("globex.toml", &certified("globex"))],
@@ -64,27 +62,62 @@ fn policies_that_do_not_go_together_are_refused_with_the_reason() {
         ),
         (
             &[("acme.toml", &acme), ("globex.toml", &places)],
-            "globex.toml: error: projects.main.keys: the policy of one organization of several may not name places",
+            "globex.toml: projects.main.keys: the policy of one organization of several may not name places",
         ),
         (
             &[("acme.toml", &acme), ("globex.toml", "[organization]\nid = 3\n")],
-            "globex.toml:2:1: error: organization.id",
+            "globex.toml:2:1: organization.id",
         ),
         (
             &[("README.md", "not a policy"), (".acme.toml", &acme)],
             "the policy directory `policies` has no policy",
         ),
     ] {
-        let text = refused(files, &[]);
+        // Beside others that are sound; what stands for itself alone is an error of `serve` as well.
+        let text = told(&["doctor"], files, 1);
         assert!(text.contains(said), "{said}\n{text}");
     }
-    let directory = TempDir::new().unwrap();
-    fs::create_dir(directory.path().join("policies")).unwrap();
-    let text = refused(&[("acme.toml", &acme)], &["--policy=policies/acme.toml"]);
+    let text = told(&["serve", "--policy=policies/acme.toml"], &[("acme.toml", &acme)], 2);
     assert!(text.contains("`policy` is set as well"), "{text}");
-    fs::remove_dir_all(directory.path().join("policies")).unwrap();
-    let text = start(directory.path(), &[]);
-    assert!(text.contains("the policy directory `policies` cannot be read"), "{text}");
+    let text = told(&["serve", "--policy-directory=nowhere"], &[], 2);
+    assert!(text.contains("the policy directory `nowhere` cannot be read"), "{text}");
+    let text = told(&["serve"], &[("acme.toml", &globex)], 2);
+    assert!(
+        text.contains("policies of the directory do not load") && text.contains("is not the name"),
+        "{text}"
+    );
+}
+
+/// Its author is not to keep others from being served, when a process starts again.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_policy_that_does_not_load_leaves_the_others_as_they_are() {
+    let directory = TempDir::new().unwrap();
+    let (acme, globex) = (policy_of("acme", ""), "[organization]\nid = 3\n");
+    let policies = [("acme", acme.as_str()), ("globex", globex)];
+    let process = Process::start_several(directory.path(), &policies, &["--admin-enabled=false"]).await;
+    assert_eq!(status(&process, "acme").await.organization, "acme");
+    let log = process.log();
+    assert!(log.contains("its organization is not served") && log.contains("expected a string"), "{log}");
+    process.stop().await;
+}
+
+/// The budgets of a single organization would begin anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_of_one_organization_is_not_left_for_those_of_several() {
+    let directory = TempDir::new().unwrap();
+    let acme = policy_of("acme", "");
+    let process = Process::start_arguments(directory.path(), &acme, &["--admin-enabled=false"]).await;
+    process.stop().await;
+    fs::create_dir(directory.path().join("policies")).unwrap();
+    put(directory.path(), "acme", &acme);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    command.args(["serve", "--listen=127.0.0.1:0", "--admin-enabled=false", "--policy-directory=policies"]);
+    let output = command.current_dir(directory.path()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.code() == Some(2) && text.contains("holds the store of one organization"),
+        "{text}"
+    );
 }
 
 async fn status(process: &Process, organization: &str) -> Status {

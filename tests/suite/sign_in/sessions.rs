@@ -82,7 +82,7 @@ fn person(subject: &str, groups: &[&str]) -> Person {
         issuer: ISSUER.to_owned(),
         subject: subject.to_owned(),
         name: "Ada".to_owned(),
-        values: groups.iter().map(|group| (*group).to_owned()).collect(),
+        values: vec![("groups".to_owned(), groups.iter().map(|group| (*group).to_owned()).collect())],
     }
 }
 
@@ -102,6 +102,19 @@ fn a_session_is_renewed_in_use_and_ends_when_idle() {
     assert_eq!((fixture.fate(&cookie), fixture.fate(&renewed)), ("idle", "good"));
     fixture.clock.pass(15 * MINUTE);
     assert_eq!(fixture.fate(&renewed), "idle");
+}
+
+/// The policy of another organization may read another claim, whose values people may choose themselves.
+#[test]
+fn a_value_gives_roles_in_the_claim_that_it_stands_in_alone() {
+    let fixture = Fixture::new(Vec::new());
+    let roles = |claim: &str| {
+        let mut ada = person("ada", &["finance"]);
+        ada.values[0].0 = claim.to_owned();
+        let begun = fixture.sessions.begin(Who::Person(ada), Some(fixture.clock.now().plus(MINUTE)));
+        fixture.sessions.resume(&begun.unwrap().1).unwrap().principal.grants.len()
+    };
+    assert_eq!([roles("groups"), roles("preferred_username")], [1, 0]);
 }
 
 #[test]
