@@ -71,6 +71,17 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
         "tests/suite/access/tokens.rs",
         "what_is_signed_by_the_issuer_for_this_service_is_taken",
     ),
+    (
+        "ORGANIZATION_REQUIRED",
+        "tests/suite/organizations/envoy.rs",
+        "the_domain_of_a_rate_limit_is_the_organization",
+    ),
+    (
+        "ORGANIZATION_NOT_PERMITTED",
+        "tests/suite/organizations/envoy.rs",
+        "a_route_does_not_lead_out_of_the_organization_of_envoys_own_credential",
+    ),
+    ("UNKNOWN_ORGANIZATION", "tests/suite/organizations/found.rs", "one_organization_is_named_or_not"),
     ("UNKNOWN_CERTIFICATE", "tests/suite/tls/mod.rs", "who_is_named_in_no_policy_is_told_so"),
     ("ACCESS_NOT_CONFIGURED", RARE, "a_caller_on_another_machine_needs_a_policy_with_access"),
     (

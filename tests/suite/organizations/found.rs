@@ -153,7 +153,8 @@ async fn one_organization_is_named_or_not() {
         let answer = client.authorize(to(named, "", question())).await.unwrap().into_inner();
         assert_eq!(answer.decision(), Decision::Allowed);
     }
-    refused(client.authorize(to("globex", "", question())).await, Code::NotFound, "UNKNOWN_ORGANIZATION");
+    let other = client.authorize(to("globex", "", question())).await.unwrap_err();
+    assert_eq!(reason(&other), (Code::NotFound, "UNKNOWN_ORGANIZATION".to_owned()));
     // What is for no organization does not look at it.
     let mut health = tonic_health::pb::health_client::HealthClient::new(connect(process.address()).await);
     let mut check = Request::new(tonic_health::pb::HealthCheckRequest::default());
