@@ -127,12 +127,16 @@ impl KeyFiles {
         if before != self.odd {
             for project in &self.odd.0 {
                 warn!(
+                    organization,
                     project,
                     "a project has no Groq key: name a place in `groq_keys` of the settings, or in the policy"
                 );
             }
             for project in &self.odd.1 {
-                warn!(project, "`groq_keys` of the settings has a project that the policy does not have");
+                warn!(
+                    organization,
+                    project, "`groq_keys` of the settings has a project that the policy does not have"
+                );
             }
         }
         self.places.put_in_force(content);

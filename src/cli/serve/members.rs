@@ -22,7 +22,10 @@ use crate::{
     store::{
         Calls, Observed, Store, Unreported,
         embedded::{EmbeddedStore, look},
-        redis::{Hazards, KnownHashKey, LayoutGate, RedisSettings, RedisStore, RedisUrl, ReplaySettings},
+        redis::{
+            Hazards, KnownHashKey, LayoutGate, RedisPlace, RedisSettings, RedisStore, RedisUrl,
+            ReplaySettings,
+        },
     },
     telemetry::Meters,
     upstream::UpstreamKeySource,
@@ -149,8 +152,15 @@ pub(super) async fn on_redis(
                 hash_key: hash_key.clone(),
             },
         };
-        let store = RedisStore::connect(redis.clone(), Clock::System)?;
-        let hazards = redis_safety::watch(store, settings.require_safe_redis).await?;
+        let is_looked_at = !matches!(url.place, RedisPlace::Cluster { .. });
+        let hazards = match members.first().filter(|_| is_looked_at) {
+            // The server of all.
+            Some(Member { hazards, .. }) => Arc::clone(hazards),
+            None => {
+                let store = RedisStore::connect(redis.clone(), Clock::System)?;
+                redis_safety::watch(store, settings.require_safe_redis).await?
+            }
+        };
         members.push(Member {
             source: Arc::clone(source),
             hazards,
