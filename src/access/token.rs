@@ -66,8 +66,7 @@ impl Claimed {
     }
 }
 
-/// By whom a token says that it was issued, and for which audiences. Nothing of it is proven: it only says which policies may know its
-/// holder.
+/// The issuer that a token names, and its audiences. Nothing of it is proven: it only says which policies may know its holder.
 #[derive(Debug)]
 pub(super) struct Whose {
     issuer: String,

@@ -119,7 +119,7 @@ pub(super) fn on_disk(
 }
 
 /// Of several organizations each has a directory of its own. One that has the store of a single organization is not left for those: its
-/// budgets would begin anew.
+/// budgets would start at zero.
 fn refuse_former(settings: &Settings, own: &Path) -> Result<(), ServeError> {
     let StoreUrl::Embedded { dir } = &settings.store else { return Ok(()) };
     let is_former = dir != own && look(dir).is_ok_and(|found| found.layout.is_some());

@@ -101,7 +101,7 @@ async fn one_policy_that_does_not_load_leaves_the_others_as_they_are() {
     process.stop().await;
 }
 
-/// The budgets of a single organization would begin anew.
+/// The budgets of a single organization would start at zero.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_store_of_one_organization_is_not_left_for_those_of_several() {
     let directory = TempDir::new().unwrap();
