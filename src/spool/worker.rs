@@ -35,7 +35,7 @@ pub(super) enum Job {
     Recount(Answer<()>),
 }
 
-/// What a job found, to be answered after the commit.
+/// What a job found, with those who wait for it, to be answered after the commit.
 enum Done {
     Kept(Answer<Kept>, Result<Kept, NotKept>),
     Taken(Answer<Vec<Taken>>, Vec<Taken>),
@@ -50,6 +50,30 @@ impl Job {
             Self::Delivered(_, answer) | Self::SetAside { answer, .. } | Self::Recount(answer) => {
                 tell(answer, Err(NotKept::Unavailable));
             }
+        }
+    }
+}
+
+/// What a job found.
+enum Found {
+    /// Its caller has left.
+    Left,
+    Kept(Result<Kept, NotKept>),
+    Taken(Vec<Taken>),
+    Nothing,
+}
+
+impl Found {
+    /// With the answer that `job` waits for.
+    fn answers(self, job: Job) -> Option<Done> {
+        match (job, self) {
+            (Job::Keep(_, answer), Self::Kept(kept)) => Some(Done::Kept(answer, kept)),
+            (Job::Take { answer, .. }, Self::Taken(taken)) => Some(Done::Taken(answer, taken)),
+            (
+                Job::Delivered(_, answer) | Job::SetAside { answer, .. } | Job::Recount(answer),
+                Self::Nothing,
+            ) => Some(Done::Nothing(answer)),
+            _ => None,
         }
     }
 }
@@ -140,7 +164,6 @@ impl Worker {
                 // What was not committed is not there.
                 state = before.clone();
                 self.failed(&error, &mut state);
-                jobs.drain(..).for_each(Job::fail);
             }
         }
         if done.iter().any(|done| matches!(done, Done::Nothing(_))) {
@@ -162,6 +185,10 @@ impl Worker {
         self.shared.change(|shared| *shared = state);
         if has_new {
             self.shared.kept.notify_one();
+        }
+        // Those who are told of a failure see why.
+        if failed {
+            jobs.drain(..).for_each(Job::fail);
         }
         Written { done, has_failed: failed || is_moved, is_emptied }
     }
@@ -258,42 +285,16 @@ fn commit(
 ) -> rusqlite::Result<()> {
     let transaction = disk::begin(&disk.connection)?;
     let mut pages = 0;
-    while let Some(job) = jobs.pop_front() {
-        let more = disk.pages_of(&job);
+    while let Some(job) = jobs.front() {
+        let more = disk.pages_of(job);
         // One alone always fits.
         if pages > 0 && pages + more > COMMIT_PAGES {
-            jobs.push_front(job);
             break;
         }
         pages += more;
-        match job {
-            // Its caller was told that it is not kept, after waiting for as long as callers do.
-            Job::Keep(_, answer) if answer.is_closed() => {}
-            Job::Keep(entry, answer) => {
-                let kept = disk.put(&entry, state)?;
-                state.kept += u64::from(kept == Ok(Kept::New));
-                done.push(Done::Kept(answer, kept));
-            }
-            Job::Take { after, count, now, can_try, answer } => {
-                done.push(Done::Taken(answer, disk.take((after, count), (now, can_try), state)?));
-            }
-            Job::Delivered(places, answer) => {
-                for place in places {
-                    state.delivered += u64::from(disk.remove(place, open::now(), state)?.is_some());
-                }
-                done.push(Done::Nothing(answer));
-            }
-            Job::SetAside { place, now, why, in_words, answer } => {
-                if let Some(entry) = disk.remove(place, now, state)? {
-                    state.refused += disk.refuse((place, &entry), now, (&why, &in_words))?;
-                }
-                done.push(Done::Nothing(answer));
-            }
-            Job::Recount(answer) => {
-                disk.count_refused(state)?;
-                done.push(Done::Nothing(answer));
-            }
-        }
+        // One that fails stays, to be answered when it is known why.
+        let found = find(disk, job, state)?;
+        done.extend(jobs.pop_front().and_then(|job| found.answers(job)));
     }
     transaction.commit()?;
     // What was asked for is done.
@@ -301,4 +302,36 @@ fn commit(
         warn!(%error, "the spool cannot tell how much it keeps");
     }
     Ok(())
+}
+
+/// Does one job within the transaction.
+fn find(disk: &Disk, job: &Job, state: &mut SpoolState) -> rusqlite::Result<Found> {
+    Ok(match job {
+        // Its caller was told that it is not kept, after waiting for as long as callers do.
+        Job::Keep(_, answer) if answer.is_closed() => Found::Left,
+        Job::Keep(entry, _) => {
+            let kept = disk.put(entry, state)?;
+            state.kept += u64::from(kept == Ok(Kept::New));
+            Found::Kept(kept)
+        }
+        Job::Take { after, count, now, can_try, .. } => {
+            Found::Taken(disk.take((*after, *count), (*now, *can_try), state)?)
+        }
+        Job::Delivered(places, _) => {
+            for place in places {
+                state.delivered += u64::from(disk.remove(*place, open::now(), state)?.is_some());
+            }
+            Found::Nothing
+        }
+        Job::SetAside { place, now, why, in_words, .. } => {
+            if let Some(entry) = disk.remove(*place, *now, state)? {
+                state.refused += disk.refuse((*place, &entry), *now, (why, in_words))?;
+            }
+            Found::Nothing
+        }
+        Job::Recount(_) => {
+            disk.count_refused(state)?;
+            Found::Nothing
+        }
+    })
 }
