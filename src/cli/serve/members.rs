@@ -18,10 +18,10 @@ use crate::{
     runtime::clock::Clock,
     server::StartError,
     settings::{Settings, StoreUrl},
-    spool::Spool,
+    spool::{self, Spool},
     store::{
         Calls, Observed, Store, Unreported,
-        embedded::{EmbeddedStore, look},
+        embedded::{self, EmbeddedStore},
         redis::{
             Hazards, KnownHashKey, LayoutGate, RedisPlace, RedisSettings, RedisStore, RedisUrl,
             ReplaySettings,
@@ -104,7 +104,7 @@ pub(super) fn on_disk(
         let organization = Arc::clone(&source.policy().load().organization.id);
         let own = policies.own(settings, &organization);
         let StoreUrl::Embedded { dir } = &own.store else { return Err(ServeError::Nothing) };
-        refuse_former(settings, dir)?;
+        refuse_former(settings, &own)?;
         let store = EmbeddedStore::open(dir, Clock::System)?;
         let store = transactions.timed(store.with_deadline(settings.store_timeout));
         Ok(Member {
@@ -118,12 +118,24 @@ pub(super) fn on_disk(
     policies.all().iter().map(open).collect()
 }
 
-/// Of several organizations each has a directory of its own. One that has the store of a single organization is not left for those: its
-/// budgets would start at zero.
-fn refuse_former(settings: &Settings, own: &Path) -> Result<(), ServeError> {
-    let StoreUrl::Embedded { dir } = &settings.store else { return Ok(()) };
-    let is_former = dir != own && look(dir).is_ok_and(|found| found.layout.is_some());
-    if is_former { Err(ServeError::FormerStore { dir: dir.clone(), own: own.to_owned() }) } else { Ok(()) }
+/// Of several organizations each has directories of its own. One that has the store or the spool of a single organization is not left for
+/// those: its budgets would start at zero, and its reports would not be delivered.
+fn refuse_former(settings: &Settings, own: &Settings) -> Result<(), ServeError> {
+    let refused =
+        |dir: &Path, own: &Path| Err(ServeError::Former { dir: dir.to_owned(), own: own.to_owned() });
+    if let (StoreUrl::Embedded { dir }, StoreUrl::Embedded { dir: own }) = (&settings.store, &own.store)
+        && dir != own
+        && embedded::look(dir).is_ok_and(|found| found.layout.is_some())
+    {
+        return refused(dir, own);
+    }
+    if let (Some(dir), Some(own)) = (&settings.spool_directory, &own.spool_directory)
+        && dir != own
+        && spool::look(dir).is_ok_and(|found| found.look.layout.is_some())
+    {
+        return refused(dir, own);
+    }
+    Ok(())
 }
 
 /// Each in Redis.
@@ -136,7 +148,8 @@ pub(super) async fn on_redis(
     let mut members = Vec::new();
     for source in policies.all() {
         let organization = Arc::clone(&source.policy().load().organization.id);
-        let unreported = Unreported::default();
+        let (unreported, own) = (Unreported::default(), policies.own(settings, &organization));
+        refuse_former(settings, &own)?;
         let redis = RedisSettings {
             url: url.clone(),
             access: access.clone(),
@@ -165,7 +178,7 @@ pub(super) async fn on_redis(
             source: Arc::clone(source),
             hazards,
             unreported,
-            spool: policies.own(settings, &organization).spool_directory,
+            spool: own.spool_directory,
             make_store: move || {
                 RedisStore::connect(redis.clone(), Clock::System)
                     .map_err(|error| StartError::Store(error.to_string()))

@@ -111,10 +111,10 @@ enum ServeError {
     #[error(transparent)]
     Spool(#[from] SpoolOpenError),
     #[error(
-        "`{dir}` holds the store of one organization, and several have a directory each below it: stop its service and move what is in it to `{own}`, or to that of the organization that it is of",
+        "`{dir}` holds what is of one organization, and several have a directory each below it: stop its service and move what is in it to `{own}`, or to that of the organization that it is of",
         dir = .dir.display(), own = .own.display()
     )]
-    FormerStore { dir: PathBuf, own: PathBuf },
+    Former { dir: PathBuf, own: PathBuf },
     #[error("there is no policy to serve by")]
     Nothing,
     #[error("cannot start: {0}")]

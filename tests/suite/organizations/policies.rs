@@ -106,18 +106,27 @@ async fn one_policy_that_does_not_load_leaves_the_others_as_they_are() {
 async fn the_store_of_one_organization_is_not_left_for_those_of_several() {
     let directory = TempDir::new().unwrap();
     let acme = policy_of("acme", "");
-    let process = Process::start_arguments(directory.path(), &acme, &["--admin-enabled=false"]).await;
-    process.stop().await;
+    let of_one = ["--admin-enabled=false", "--store=embedded:elsewhere", "--spool-directory=spool"];
+    Process::start_arguments(directory.path(), &acme, &of_one).await.stop().await;
+    Process::start_arguments(directory.path(), &acme, &["--admin-enabled=false"]).await.stop().await;
     fs::create_dir(directory.path().join("policies")).unwrap();
     put(directory.path(), "acme", &acme);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
-    command.args(["serve", "--listen=127.0.0.1:0", "--admin-enabled=false", "--policy-directory=policies"]);
-    let output = command.current_dir(directory.path()).output().unwrap();
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        output.status.code() == Some(2) && text.contains("holds the store of one organization"),
-        "{text}"
-    );
+    let start = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command.args([
+            "serve",
+            "--listen=127.0.0.1:0",
+            "--admin-enabled=false",
+            "--policy-directory=policies",
+        ]);
+        let output = command.args(more).current_dir(directory.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let text = start(&["--store=embedded:new", "--spool-directory=spool"]);
+    assert!(text.contains("`spool` holds what is of one organization"), "{text}");
+    let text = start(&[]);
+    assert!(text.contains("`./data` holds what is of one organization"), "{text}");
 }
 
 async fn status(process: &Process, organization: &str) -> Status {
