@@ -257,6 +257,21 @@ impl Process {
     /// Stops the process where it stands: connections stay, nothing answers.
     pub(crate) fn freeze(&self) {
         self.signal("-STOP");
+        // Its threads stop when each comes to it, which may be after the next request on a busy machine.
+        let started = Instant::now();
+        while !self.is_stopped() {
+            assert!(started.elapsed() < PATIENCE, "not stopped within {PATIENCE:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether all of its threads are stopped.
+    fn is_stopped(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        tasks.flatten().all(|task| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        })
     }
 
     /// Lets a frozen process go on.

@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use tempfile::TempDir;
@@ -22,6 +23,9 @@ const SPAN: &str = "b7ad6b7169203331";
 
 /// Where rotel's own binary is, installed from PyPI once.
 fn install_rotel() -> Result<PathBuf, Missing> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    // A test that has failed leaves nothing worse than a directory to be made again.
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let venv = installed("rotel");
     let requirements = sources().join("rotel/requirements.txt");
     install_once(&venv, &requirements, || {
