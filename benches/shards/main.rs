@@ -203,7 +203,7 @@ fn measure(shards: u16, length: Duration) -> Sample {
     for organization in &organizations {
         let text = format!(
             "[organization]\nid = \"{organization}\"\nrequests_per_minute = 100000000\n[teams.bot]\nmodels = [\"*\"]\n\
-             max_output_tokens = 1000\nmax_unsettled = 10000000\ntokens_per_minute = 1000000000000\nbudget = {{ monthly_usd = \"10000000\" }}\n"
+             max_output_tokens = 1000\nmax_unsettled = 10000000\ntokens_per_minute = 1000000000000\nbudget = {{ monthly_usd = \"9000000\" }}\n"
         );
         fs::write(directory.path().join(format!("{organization}.toml")), text).unwrap();
     }
