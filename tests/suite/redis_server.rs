@@ -114,6 +114,12 @@ pub(crate) fn signal(pid: &str, signal: &str) {
     assert!(Command::new("kill").args([signal, pid]).status().unwrap().success(), "kill {signal} {pid}");
 }
 
+/// Whether a process has not ended; one that only waits to be reaped has.
+fn is_alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+}
+
 impl RedisServer {
     /// Starts an empty server.
     pub(crate) fn start() -> Self {
@@ -176,6 +182,10 @@ impl RedisServer {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+        println!(
+            "redis-server does not start:\n{}",
+            std::fs::read_to_string(path.join("log")).unwrap_or_default()
+        );
         self.kill();
         false
     }
@@ -213,7 +223,14 @@ impl RedisServer {
 
     /// `kill -9`: its files stay as they are, and [`RedisServer::restart`] starts one on them.
     pub(crate) fn die(&mut self) {
-        self.signal("-KILL");
+        let pid = self.pid().expect("the server runs");
+        signal(&pid, "-KILL");
+        // What it was writing is written first: until then the port is its own.
+        let started = Instant::now();
+        while is_alive(&pid) {
+            assert!(started.elapsed() < START_BOUND, "redis-server {pid} does not die");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         self.former.extend(self.guard.take());
     }
 
