@@ -9,6 +9,8 @@ SOAK_CASES ?= 20000
 MINUTES ?= 60
 # Worlds that `make sim` plays; each is a seed.
 SEEDS ?= 100000
+# `small`: worlds of few clients and requests.
+SIZE ?=
 # For `make run` and the benchmarks: what follows the command.
 ARGS ?=
 # Where Cargo builds, and what else is installed goes.
@@ -106,8 +108,8 @@ test-upgrade: ## Builds the last release and runs it beside this one, on both st
 	@last=$$(.ci/last-release $(TARGET)/last-release $(LAST)) && \
 	TOLLGATE_LAST_RELEASE=$$last $(CARGO) test --locked --test suite -- layouts::adjacent
 # Built for speed, apart from all else.
-sim: ## Plays SEEDS worlds of the simulator over the plain model (SEEDS=100000; TOLLGATE_SIM_SEED=7 plays one)
-	TOLLGATE_SIM_SEEDS=$(SEEDS) $(CARGO) test --locked --profile sim --lib sim::tests::every_world_over_the_model -- --nocapture
+sim: ## Plays SEEDS worlds of the simulator over the plain model (SEEDS=100000 SIZE=small; TOLLGATE_SIM_SEED=7 plays one)
+	TOLLGATE_SIM_SEEDS=$(SEEDS) $(CARGO) test --locked --profile sim --lib sim::tests::every_$(if $(SIZE),$(SIZE)_)world_over_the_model -- --nocapture
 
 soak: ## Runs all tests for long: many more cases, and those that are too slow for every day
 soak: soak-load ## Runs all tests for long: many more cases, and those that are too slow for every day; before them, soak-load

@@ -184,12 +184,16 @@ impl<S: Store + Clone> Authorizer<S> {
     /// Anything else under the id stays.
     ///
     /// # Errors
-    /// If there is none (yet), or one that was released before and leaves its id free, or the store does not answer.
+    /// If there is none (yet), or one that was released before or another attempt's that may be, which leaves its id free; or the store does
+    /// not answer.
     pub(super) async fn release(&self, id: ReservationId, attempt: u64) -> Result<(), Failure> {
         let record = self.store.find(id).await?.filter(|record| !was_released(record));
         let record = record.ok_or(Failure::UnknownReservation)?;
-        if record.settlement.is_some() || !(attempt == 0 || ticket::is_of(&record.note, attempt)) {
-            return Ok(());
+        match (record.settlement.is_some(), attempt == 0 || ticket::is_of(&record.note, attempt)) {
+            (true, _) => return Ok(()),
+            // Another attempt's may be given back before what this one asked for arrives, and leave it the id.
+            (false, false) => return Err(Failure::UnknownReservation),
+            (false, true) => {}
         }
         let ticket = Ticket::of(&record)?;
         let snapshot = self.snapshot();

@@ -203,14 +203,15 @@ impl<S: Simulated> Client<S> {
     /// Reports a request of another client that never did.
     pub(super) async fn report_late(mut self, place: usize) {
         let sent = self.sent(place);
-        let team = {
+        let (team, model) = {
             let mut records = self.history.lock();
-            records.asked[place].report = Some(sent);
-            records.asked[place].team
+            let asked = &mut records.asked[place];
+            asked.report = Some(sent);
+            (asked.team, if asked.is_odd { ODD_MODEL } else { MODEL })
         };
         let (_, _, request) = self.request(0);
-        let caller = Caller::Team(TEAMS[team].to_owned());
-        let request = AuthorizeRequest { caller, request_id: format!("late-{place}"), ..request };
+        let (caller, model) = (Caller::Team(TEAMS[team].to_owned()), model.to_owned());
+        let request = AuthorizeRequest { caller, model, request_id: format!("late-{place}"), ..request };
         self.report(place, request).await;
     }
 

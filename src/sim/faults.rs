@@ -96,6 +96,15 @@ pub(super) struct Step {
     pub(super) ms: i64,
 }
 
+/// How much happens in a world.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Size {
+    #[default]
+    Usual,
+    /// What most faults need: two clients or three, of up to three requests each, and one replica or two.
+    Small,
+}
+
 /// Everything about a world that its seed decides before it begins.
 #[derive(Clone, Debug)]
 pub(super) struct Course {
@@ -134,10 +143,14 @@ impl Course {
         Self { failover: None, ..self }
     }
 
-    /// What a seed decides.
-    pub(super) fn of(seed: u64) -> Self {
+    /// What a seed decides for a world of this size.
+    pub(super) fn of(seed: u64, size: Size) -> Self {
         let rng = &mut Rng::new(seed);
-        let requests = rng.between(2, 8);
+        let (most_replicas, most_clients, most_requests) = match size {
+            Size::Usual => (3, 9, 8),
+            Size::Small => (2, 3, 3),
+        };
+        let requests = rng.between(2, most_requests);
         let pause_ms = *rng.pick(&[50, 500, 4_000]);
         // About as long as the clients take.
         let span = requests * (pause_ms / 2 + 800);
@@ -148,7 +161,7 @@ impl Course {
             2 => Weather { slow: 300, late: 20, lost: 10, answer_lost: 20 },
             _ => Weather { slow: 200, late: 60, lost: 60, answer_lost: 100 },
         };
-        let replicas = usize::try_from(rng.between(1, 3)).unwrap_or(1);
+        let replicas = usize::try_from(rng.between(1, most_replicas)).unwrap_or(1);
         let outages = (0..*rng.pick(&[0, 0, 0, 1, 2])).map(|_: i32| {
             let from = at(rng);
             Outage { from, until: from + rng.between(100, 6_000), refuses: rng.chance(500) }
@@ -175,7 +188,7 @@ impl Course {
         let course = Self {
             start_ms: super::START_MS + day + of_day,
             replicas,
-            clients: usize::try_from(rng.between(2, 9)).unwrap_or(2),
+            clients: usize::try_from(rng.between(2, most_clients)).unwrap_or(2),
             requests,
             pause_ms,
             weather,

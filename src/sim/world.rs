@@ -125,7 +125,6 @@ async fn world<S: Simulated>(seed: u64, course: Course, (store, means): (S, Mean
     let replicas = fleet.all();
     let spools = || replicas.iter().filter_map(|replica| replica.spool.as_ref());
     broken.extend(spools().filter_map(verdict::of_spool));
-    let aside = spools().map(|spool| spool.state().refused).sum();
     if course.delivers {
         sleep(LEASES).await;
     }
@@ -133,13 +132,14 @@ async fn world<S: Simulated>(seed: u64, course: Course, (store, means): (S, Mean
         replica.rest();
     }
     sleep(EXPIRY).await;
+    let aside = disks.iter().flat_map(SimulatedDisk::refused).collect();
     if !course.delivers {
         report_late(&fleet, (&history, &keys), &mut rng).await;
     }
     sleep(WINDOWS).await;
     broken.extend(verdict::of_limits(&history));
     broken.extend(verdict::of_books(&history, &side).await);
-    broken.extend(verdict::of_reports(&history, aside));
+    broken.extend(verdict::of_reports(&history, &aside));
     broken.extend(verdict::of_alerts(&history, &side, course.delivers).await);
     broken.extend(verdict::of_control(&history));
     broken.extend(verdict::of_outages(&history));

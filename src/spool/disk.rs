@@ -59,7 +59,7 @@ pub(super) struct Disk {
     /// The last place that was given.
     last: Cell<i64>,
     /// As of which change by another program the refused ones are counted.
-    counted_at: Cell<i64>,
+    counted_at: Cell<u64>,
 }
 
 impl Disk {
@@ -138,7 +138,7 @@ impl Disk {
 
     /// Counts the refused ones, if another program has changed anything since they were: what is refused here is added up.
     pub(super) fn count_refused(&self, state: &mut SpoolState) -> rusqlite::Result<()> {
-        let now = self.connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
+        let now = self.pragma("PRAGMA data_version")?;
         if self.counted_at.replace(now) != now {
             let mut refused = self.connection.prepare_cached("SELECT count(*) FROM refused")?;
             state.refused = refused.query_row([], |row| uint(row, 0))?;
@@ -193,8 +193,22 @@ impl Disk {
     }
 
     fn pages(&self) -> rusqlite::Result<u64> {
-        let count = |name| self.connection.pragma_query_value(None, name, |row| uint(row, 0));
-        Ok(count("page_count")?.saturating_sub(count("freelist_count")?))
+        let [all, free] = ["PRAGMA page_count", "PRAGMA freelist_count"].map(|pragma| self.pragma(pragma));
+        Ok(all?.saturating_sub(free?))
+    }
+
+    /// What a pragma says that each commit asks: it is compiled once.
+    fn pragma(&self, pragma: &str) -> rusqlite::Result<u64> {
+        self.connection.prepare_cached(pragma)?.query_row([], |row| uint(row, 0))
+    }
+
+    /// The same without a record, as if it were new. Of one in memory.
+    #[cfg(test)]
+    pub(super) fn emptied(self) -> rusqlite::Result<Self> {
+        let tables = ["about", "spooled", "refused", "sqlite_sequence"];
+        let delete = |table| self.connection.execute(&format!("DELETE FROM {table}"), []);
+        tables.into_iter().try_for_each(|table| delete(table).map(drop))?;
+        Ok(Self { last: Cell::new(0), counted_at: Cell::new(0), ..self })
     }
 
     /// Whether one more record of this length fits.

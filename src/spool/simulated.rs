@@ -2,6 +2,7 @@
 //! the process of a replica, as those on a disk do.
 
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     path::Path,
     sync::{Arc, Mutex},
@@ -19,6 +20,11 @@ use crate::store::ReservationId;
 /// What the spools of all worlds may take: none is full.
 const MAX_BYTES: u64 = 64 << 20;
 
+thread_local! {
+    /// Disks of worlds that have ended on this thread, empty: to make one takes longer than what many a world asks of it.
+    static EMPTY: RefCell<Vec<Disk>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The disk of one machine.
 #[derive(Clone, Default)]
 pub(crate) struct SimulatedDisk(Arc<Mutex<Home>>);
@@ -30,6 +36,15 @@ struct Home {
     is_used: bool,
     /// The last place before the last commit.
     before: i64,
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Some(Ok(disk)) = self.disk.take().map(Disk::emptied) {
+            // The thread may be ending.
+            let _ = EMPTY.try_with(|empty| empty.borrow_mut().push(disk));
+        }
+    }
 }
 
 /// What writes a spool. Dropped, it leaves the disk as a crash does: what was not committed is not there, and nothing more is answered.
@@ -56,12 +71,22 @@ impl SimulatedDisk {
         }
     }
 
+    /// The ids of the reports that are kept aside, once no process has it.
+    pub(crate) fn refused(&self) -> Vec<String> {
+        let home = self.0.lock().unwrap();
+        assert!(!home.is_used, "a process has the spool");
+        let Some(disk) = &home.disk else { return Vec::new() };
+        let mut select = disk.connection.prepare_cached("SELECT id FROM refused").expect("a table in memory");
+        let ids = select.query_map([], |row| row.get(0)).expect("a table in memory");
+        ids.collect::<rusqlite::Result<_>>().expect("a table in memory")
+    }
+
     /// Begins a spool by what is on the disk.
     pub(crate) fn open(&self) -> (Spool, SimulatedSpool) {
         let mut home = self.0.lock().unwrap();
         assert!(!home.is_used, "two processes have one spool");
         home.is_used = true;
-        let disk = home.disk.take().unwrap_or_else(|| {
+        let disk = home.disk.take().or_else(|| EMPTY.with_borrow_mut(Vec::pop)).unwrap_or_else(|| {
             let mut disk = Disk::open(Path::new(":memory:"), MAX_BYTES).expect("a database in memory");
             disk.create().expect("tables in memory");
             disk

@@ -10,9 +10,9 @@ use crate::{
     store::ReservationId,
 };
 
-/// Each request that was reported is charged once, at its price, and nothing else is. `aside`: the reports that spools have kept for people
-/// to look at.
-pub(in crate::sim) fn of_reports(history: &History, aside: u64) -> Vec<Broken> {
+/// Each request that was reported is charged once, at its price, and nothing else is. `aside`: the ids of reports that spools have kept for
+/// people to look at.
+pub(in crate::sim) fn of_reports(history: &History, aside: &BTreeSet<String>) -> Vec<Broken> {
     let records = history.lock();
     let mut found: Vec<_> =
         records.surprises.iter().map(|what| broken(Invariant::Surprise, what.clone())).collect();
@@ -31,24 +31,30 @@ pub(in crate::sim) fn of_reports(history: &History, aside: u64) -> Vec<Broken> {
     found
 }
 
-/// Only what a failover forgot of a report that a spool had acknowledged is kept aside: the spool did not know its terms.
-fn of_aside(records: &Records, history: &History, aside: u64) -> Option<Broken> {
-    let unknown = records.asked.iter().filter(|asked| {
-        let report = asked.report.as_ref();
-        let is_lost = |told| records.grants.iter().any(|grant| grant.id == told && grant.end == End::Lost);
-        report.is_some_and(Sent::lacks_terms) && asked.id().is_some_and(is_lost)
-    });
-    let unknown: Vec<_> = unknown.collect();
-    let is_booked = |asked: &&&Asked| {
-        let ids =
-            asked.id().zip(asked.report.as_ref()).map(|(told, report)| ids(history, (asked, told), report));
-        let settled = records.grants.iter().filter(|grant| grant.is_settled());
-        settled.map(|grant| grant.id.0).any(|id| ids.as_ref().is_some_and(|ids| ids.contains(&id)))
-    };
-    let costs = |asked: &&&Asked| asked.cost(history.book).unwrap_or_default() > 0;
-    let least = unknown.iter().filter(costs).filter(|asked| !is_booked(asked)).count() as u64;
-    let what = || format!("{aside} reports are kept aside, and not {least} to {}", unknown.len());
-    (aside < least || aside > unknown.len() as u64).then(|| broken(Invariant::Lost, what()))
+/// Kept aside is only what a failover forgot, as a spool does not know the terms of each reservation; and of that, what the spool had
+/// acknowledged and the store never booked.
+fn of_aside(records: &Records, history: &History, aside: &BTreeSet<String>) -> Vec<Broken> {
+    let mut unexplained = aside.clone();
+    let mut found = Vec::new();
+    for asked in &records.asked {
+        let Some((told, report)) = asked.id().zip(asked.report.as_ref()) else { continue };
+        let of_it = || records.grants.iter().filter(|grant| grant.id == told);
+        if !of_it().any(|grant| grant.end == End::Lost) {
+            continue;
+        }
+        let is_aside = unexplained.remove(&told.to_string());
+        let ids = ids(history, (asked, told), report);
+        let is_booked = records.grants.iter().any(|grant| grant.is_settled() && ids.contains(&grant.id.0));
+        // What was booked and then forgotten was delivered, and is in no spool any more.
+        let was_booked = of_it().any(|grant| !grant.settlements.is_empty());
+        let costs = asked.cost(history.book).unwrap_or_default() > 0;
+        if report.lacks_terms() && costs && !is_booked && !was_booked && !is_aside {
+            found.push(broken(Invariant::Lost, format!("{told} is neither booked nor kept aside")));
+        }
+    }
+    let unexplained = unexplained.into_iter();
+    found.extend(unexplained.map(|id| broken(Invariant::Lost, format!("{id} is kept aside"))));
+    found
 }
 
 /// The ids under which a report may be booked: as it was acknowledged, as it was told, and again where the store has that no longer.

@@ -75,11 +75,13 @@ impl Model {
         self.state.lock().unwrap().clone()
     }
 
-    /// Forgets what happened since `saved`, as a replica that was behind and is promoted.
+    /// Forgets what happened since `saved`, as a replica that was behind and is promoted; but not the key of hashes, which each process of the
+    /// service that has it brings back.
     #[allow(dead_code, reason = "only the simulator's store loses its tail")]
     pub(crate) fn restore(&self, saved: State) {
         let mut state = self.state.lock().unwrap();
-        *state = State { mark: state.mark + 1, ..saved };
+        let hash_key = state.hash_key.or(saved.hash_key);
+        *state = State { mark: state.mark + 1, hash_key, ..saved };
     }
 
     /// What expires goes by the time that has passed, everything else by the wall clock.
