@@ -27,6 +27,11 @@ pub(super) fn run(
     (json, strict): (bool, bool),
 ) -> Result<Exit, Failure> {
     let unreadable = |reason: String| Failure::new(format!("{}: {reason}", file.display()));
+    if file.is_dir() {
+        let reason =
+            "is a directory; name the policy of one organization to compare it with the one in force";
+        return Err(unreadable(reason.to_owned()));
+    }
     if let Some(reason) = is_yaml(file) {
         return Err(unreadable(reason.to_owned()));
     }

@@ -31,9 +31,12 @@ pub struct Finding {
     pub message: String,
     /// How to fix it; empty if the message says so.
     pub help: String,
+    /// The file with the policy of another organization that is why. It is for those who read the files of this machine: an answer to a
+    /// caller, of whichever organization, never has it.
+    pub other_file: Option<Arc<str>>,
 }
 
-/// `policy.toml:12:1: error: teams.chatbot: …`, and the help on a line of its own.
+/// `policy.toml:12:1: error: teams.chatbot: …`, and the help on a line of its own; without the file of another organization.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
@@ -73,11 +76,15 @@ impl PolicyReport {
     }
 }
 
-/// One finding per line, then their number; for a sound policy its revision.
+/// One finding per line, with the file of another organization that is why, then their number; for a sound policy its revision. For this
+/// machine only.
 impl fmt::Display for PolicyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for finding in &self.findings {
             writeln!(f, "{finding}")?;
+            if let Some(other) = &finding.other_file {
+                writeln!(f, "    other file: {other}")?;
+            }
         }
         let count = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
         let (errors, warnings) = (count(self.errors(), "error"), count(self.warnings(), "warning"));
@@ -139,15 +146,31 @@ impl Findings {
 
     /// Adds an error, which prevents loading.
     pub(super) fn error(&self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
-        self.note(Severity::Error, place, message.into(), help.into());
+        self.note(Severity::Error, place, (message.into(), help.into()), None);
+    }
+
+    /// Adds an error whose reason is the policy of another organization, in the file `other`.
+    pub(super) fn contested(&self, place: &Place, message: &str, help: &str, other: &Arc<str>) {
+        self.note(Severity::Error, place, (message.to_owned(), help.to_owned()), Some(Arc::clone(other)));
+    }
+
+    /// Whether the policy does not load.
+    pub(super) fn has_errors(&self) -> bool {
+        self.found.borrow().iter().any(|finding| finding.severity == Severity::Error)
     }
 
     /// Adds a warning.
     pub(super) fn warning(&self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
-        self.note(Severity::Warning, place, message.into(), help.into());
+        self.note(Severity::Warning, place, (message.into(), help.into()), None);
     }
 
-    fn note(&self, severity: Severity, place: &Place, message: String, help: String) {
+    fn note(
+        &self,
+        severity: Severity,
+        place: &Place,
+        (message, help): (String, String),
+        other_file: Option<Arc<str>>,
+    ) {
         if self.are_most() {
             return;
         }
@@ -160,6 +183,7 @@ impl Findings {
             key_path: place.as_str().to_owned(),
             message,
             help,
+            other_file,
         });
     }
 

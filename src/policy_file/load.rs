@@ -11,6 +11,7 @@ use super::{
     place::Place,
     prices,
     read::{self, Declared},
+    source::Entry,
     tools,
 };
 use crate::domain::{
@@ -44,16 +45,20 @@ pub fn parse_policy(text: &str, name: &str) -> PolicyReport {
 /// [`parse_policy`] as of an instant.
 #[must_use]
 pub fn parse_policy_at(text: &str, name: &str, now: Timestamp) -> PolicyReport {
-    parse_policy_for(text, name, now, None)
+    parse_policy_for(text, name, now, Beside::default())
 }
 
-/// [`parse_policy_at`] as a replacement for the policy `running`, some parts of which cannot change.
-pub(super) fn parse_policy_for(
-    text: &str,
-    name: &str,
-    now: Timestamp,
-    running: Option<&Policy>,
-) -> PolicyReport {
+/// What a policy has to go with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Beside<'a> {
+    /// The one in force that it replaces, some parts of which cannot change.
+    pub(super) running: Option<&'a Policy>,
+    /// Those of other organizations.
+    pub(super) others: Option<Entry<'a>>,
+}
+
+/// [`parse_policy_at`], as it goes with what is `beside` it.
+pub(super) fn parse_policy_for(text: &str, name: &str, now: Timestamp, beside: Beside<'_>) -> PolicyReport {
     if let Some(reason) = is_yaml(Path::new(name)) {
         return unreadable(name, reason.to_owned());
     }
@@ -63,7 +68,7 @@ pub(super) fn parse_policy_for(
     match parse(text, format, &Patience::default()) {
         Ok((root, positions)) => {
             let findings = Findings::new(name, positions, Patience::default());
-            judge(&root, (text, format), now, running, findings)
+            judge(&root, (text, format), now, beside, findings)
         }
         Err(_) if !json && looks_like_yaml(text) => unreadable(name, NOT_YAML.to_owned()),
         Err(malformed) => malformed.report(name),
@@ -83,7 +88,7 @@ pub(super) fn judge(
     root: &Node,
     (text, format): (&str, DocumentFormat),
     now: Timestamp,
-    running: Option<&Policy>,
+    beside: Beside<'_>,
     findings: Findings,
 ) -> PolicyReport {
     let policy = read::document(root, &findings).map(|declared| {
@@ -92,9 +97,13 @@ pub(super) fn judge(
         let document = PolicyDocument::new(text, format);
         let policy = assemble(&declared, hasher.finalize(), document, &findings);
         check::all(&declared, &policy, now, &findings);
-        if let Some(running) = running {
+        if let Some(running) = beside.running {
             same_organization(&policy, &running.organization.id, &findings);
             still_closed(&policy, running, &findings);
+        }
+        // The last, as it takes what is the policy's from then on, if there is no error.
+        if let Some(others) = beside.others {
+            others.judge(&policy, &findings);
         }
         policy
     });

@@ -46,7 +46,7 @@ pub use masked::{masked, shown_document};
 pub use proposal::{Proposal, ProposalReport, TookTooLong};
 pub use schema::schema;
 pub use source::{
-    MAX_ORGANIZATIONS, PolicyDirectory, PolicySource, PolicySourceError, PolicyStatus, Rejection,
+    MAX_ORGANIZATIONS, Neighbours, PolicyDirectory, PolicySource, PolicySourceError, PolicyStatus, Rejection,
     load_directory,
 };
 pub use words::{Described, describe_organization, describe_team};

@@ -11,7 +11,8 @@ use super::{
     difference::{self, Differences},
     document::Node,
     findings::{Finding, Findings, Patience, PolicyReport},
-    load::{judge, not_utf8, parse, unreadable},
+    load::{Beside, judge, not_utf8, parse, unreadable},
+    source::{Entry, Neighbours},
 };
 use crate::{
     domain::{
@@ -34,6 +35,8 @@ pub struct Proposal<'a> {
     pub bytes: &'a [u8],
     /// How it is written; `None`: JSON if it begins with `{`, otherwise TOML.
     pub format: Option<DocumentFormat>,
+    /// The policies of other organizations that it would be served beside, if there may be some.
+    pub neighbours: Option<&'a Neighbours>,
 }
 
 /// What is wrong with a proposed document, and what it would change.
@@ -116,7 +119,8 @@ impl Proposal<'_> {
             Err(malformed) => return (malformed.report(""), None),
         };
         let findings = Findings::new("", positions, *patience);
-        let mut report = judge(&root, (text, format), now, Some(running), findings);
+        let beside = Beside { running: Some(running), others: self.neighbours.map(Entry::Look) };
+        let mut report = judge(&root, (text, format), now, beside, findings);
         if report.findings.len() >= MAX_FINDINGS {
             let message = format!("there are {MAX_FINDINGS} findings; what comes after them was not checked");
             report.findings.extend(unreadable("", message).findings);
@@ -148,7 +152,8 @@ mod tests {
 
     fn check(text: &[u8], format: Option<DocumentFormat>) -> ProposalReport {
         let running = parse_policy(EXAMPLE_POLICY, "p.toml").policy.unwrap();
-        Proposal { bytes: text, format }.check(&running, Timestamp(0), Instant::now() + TIME).unwrap()
+        let proposal = Proposal { bytes: text, format, neighbours: None };
+        proposal.check(&running, Timestamp(0), Instant::now() + TIME).unwrap()
     }
 
     #[test]
@@ -203,7 +208,8 @@ mod tests {
     fn a_check_ends_in_time_and_with_findings_enough() {
         let running = parse_policy(EXAMPLE_POLICY, "p.toml").policy.unwrap();
         let bytes = EXAMPLE_POLICY.as_bytes();
-        let late = Proposal { bytes, format: None }.check(&running, Timestamp(0), Instant::now());
+        let proposal = Proposal { bytes, format: None, neighbours: None };
+        let late = proposal.check(&running, Timestamp(0), Instant::now());
         assert_eq!(late.map(|_| ()), Err(TookTooLong));
         // Warnings alone do not say that the rest is sound.
         let models: String = (0..20_000).map(|n| format!("\"no/{n}\",")).collect();

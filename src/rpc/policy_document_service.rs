@@ -182,8 +182,12 @@ impl<S: Store + Clone> PolicyDocumentService for PolicyDocumentRpc<S> {
         let format = errors.document(&document, &format);
         let format = errors.or(format)?;
         let (snapshot, now) = (self.facts.shared.live.snapshot(), self.facts.clock.now());
-        let checked =
-            done(&self.work.checks, move || checked(&document, format, &snapshot, now, until)).await?;
+        let neighbours = self.facts.policy.borrow().neighbours.clone();
+        let checked = done(&self.work.checks, move || {
+            let proposal = Proposal { bytes: &document, format, neighbours: neighbours.as_ref() };
+            checked(&proposal, &snapshot, now, until)
+        });
+        let checked = checked.await?;
         checked.map(Response::new).map_err(status::unchecked)
     }
 
@@ -205,7 +209,11 @@ impl<S: Store + Clone> PolicyDocumentService for PolicyDocumentRpc<S> {
         let begin = |day| calendar.start_of_day(day).unwrap_or_default();
         let interval = (begin(days.0), begin(days.1));
         let usage = PastUsage::new(self.store.clone(), calendar, days).await.map_err(status::unanswered)?;
-        let loading = move || Proposal { bytes: &document, format }.load(&snapshot.policy, now, until);
+        let neighbours = self.facts.policy.borrow().neighbours.clone();
+        let loading = move || {
+            let proposal = Proposal { bytes: &document, format, neighbours: neighbours.as_ref() };
+            proposal.load(&snapshot.policy, now, until)
+        };
         let report = tokio::task::spawn_blocking(loading).await.map_err(|_| status::internal())?;
         let PolicyReport { policy, findings } = report.map_err(status::unchecked)?;
         let policy = policy.ok_or_else(|| status::faulty_document(&findings))?;
@@ -262,13 +270,12 @@ fn models(policy: &Policy, team: &Team, now: Timestamp) -> Vec<String> {
 }
 
 fn checked(
-    document: &Bytes,
-    format: Option<DocumentFormat>,
+    proposal: &Proposal<'_>,
     snapshot: &Snapshot,
     now: Timestamp,
     until: Instant,
 ) -> Result<CheckPolicyResponse, TookTooLong> {
-    let report = Proposal { bytes: document, format }.check(&snapshot.policy, now, until)?;
+    let report = proposal.check(&snapshot.policy, now, until)?;
     let ProposalReport { revision, findings: found, differences } = report;
     let (changes, change_count) = policy_revisions::changes(differences);
     Ok(CheckPolicyResponse {

@@ -54,7 +54,7 @@ const OF_SUBJECTS: &[(&str, &[&str])] = &[
     ),
     ("Groq's keys", &["upstream_key", "falls_back_to", "place"]),
     ("files", &["file", "files", "directory", "line", "column", "copy", "closed", "interval_seconds"]),
-    ("the policy", &["path", "document_revision", "teams", "help"]),
+    ("the policy", &["path", "document_revision", "teams", "help", "other_file"]),
     ("settings", &["setting", "variables", "warning", "hazard", "drain_timeout_seconds"]),
     (
         "connections",

@@ -38,15 +38,16 @@ pub(super) fn load(settings: &Settings) -> (Findings, Vec<Arc<Policy>>) {
             found.error(error.to_string(), "");
             Vec::new()
         }),
-        (None, Some(path)) => vec![load_policy(path)],
+        (None, Some(path)) => vec![(path.clone(), load_policy(path))],
         (None, None) => {
             let help = "`tollgate init` writes a policy of your own; name it in `policy`";
             found.warning("the built-in example is served, for a first look only", help);
-            vec![parse_policy(EXAMPLE_POLICY, "policy.toml")]
+            let name = "policy.toml";
+            vec![(name.into(), parse_policy(EXAMPLE_POLICY, name))]
         }
     };
     let mut policies = Vec::new();
-    for report in reports {
+    for (_, report) in reports {
         tell(&report, &mut found);
         policies.extend(report.policy.map(Arc::new));
     }
@@ -55,10 +56,11 @@ pub(super) fn load(settings: &Settings) -> (Findings, Vec<Arc<Policy>>) {
 
 /// What is wrong with one, or what it is.
 fn tell(report: &PolicyReport, found: &mut Findings) {
-    for Finding { severity, file, line, column, key_path, message, help, .. } in &report.findings {
+    for Finding { severity, file, line, column, key_path, message, help, other_file } in &report.findings {
         let place = line.zip(*column).map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
         let key = if key_path.is_empty() { String::new() } else { format!("{key_path}: ") };
-        let message = format!("{file}{place}: {key}{message}");
+        let other = other_file.as_ref().map(|other| format!(", in `{other}`")).unwrap_or_default();
+        let message = format!("{file}{place}: {key}{message}{other}");
         match severity {
             Severity::Error => found.error(message, help),
             Severity::Warning => found.warning(message, help),
@@ -90,6 +92,10 @@ pub(super) fn access(Case { settings, policy, .. }: &Case, found: &mut Findings)
         (None, false) if is_forced => found.warning(
             format!("the policy has no `[access]`: anyone who reaches {listen} may ask everything"),
             "`tollgate tokens create NAME` makes a token and prints its lines for the policy",
+        ),
+        (None, false) if settings.policy_directory.is_some() => found.error(
+            format!("the organization would not be served on {listen}, as its policy has no `[access]` that says who may ask"),
+            "`tollgate tokens create NAME` makes a token and prints its lines for the policy; or listen on loopback",
         ),
         (None, false) => found.error(
             format!("the service would not listen on {listen}, as the policy has no `[access]` that says who may ask"),

@@ -6,10 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use super::{PolicySource, PolicySourceError, claims::Claims, parse};
+use super::{Entry, Neighbours, PolicySource, PolicySourceError, neighbours::Deployment, parse};
 use crate::{
     domain::policy::Policy,
-    policy_file::{findings::PolicyReport, load::read_file},
+    policy_file::{
+        findings::PolicyReport,
+        load::{Beside, read_file},
+    },
     watch::{FileSource, Pace, Watch},
 };
 
@@ -34,10 +37,11 @@ impl PolicyDirectory {
     /// the others are served.
     pub fn open(path: &Path) -> Result<Self, PolicySourceError> {
         let files = usable(path)?;
-        let claims = Arc::<Claims>::default();
+        let deployment = Arc::<Deployment>::default();
         let (mut sources, mut reports) = (Vec::new(), Vec::new());
         for file in &files {
-            match PolicySource::open_with(file, Pace::DOCUMENT, Some(Arc::clone(&claims))) {
+            let neighbours = Neighbours::new(&std::path::absolute(file)?, &deployment);
+            match PolicySource::open_with(file, Pace::DOCUMENT, Some(neighbours)) {
                 Ok(source) => sources.push(Arc::new(source)),
                 Err(PolicySourceError::Rejected(report)) => reports.push(report.to_string()),
                 Err(error) => return Err(error),
@@ -72,14 +76,19 @@ impl PolicyDirectory {
     }
 }
 
-/// The policies in the directory at `path`, as they would be served together: a report on each, in the order of their files' names.
+/// The policies in the directory at `path`, as they would be served together: each file with a report, in the order of their names.
 ///
 /// # Errors
 /// The directory cannot be read, or has no policy or too many.
-pub fn load_directory(path: &Path) -> Result<Vec<PolicyReport>, PolicySourceError> {
-    let claims = Claims::default();
-    let load = |file: &PathBuf| claims.admit(file, parse(file, &read_file(file), None)).0;
-    Ok(usable(path)?.iter().map(load).collect())
+pub fn load_directory(path: &Path) -> Result<Vec<(PathBuf, PolicyReport)>, PolicySourceError> {
+    let deployment = Arc::<Deployment>::default();
+    let load = |file: PathBuf| {
+        let neighbours = Neighbours::new(&file, &deployment);
+        let beside = Beside { running: None, others: Some(Entry::Take(&neighbours)) };
+        let report = parse(&file, &read_file(&file), beside);
+        (file, report)
+    };
+    Ok(usable(path)?.into_iter().map(load).collect())
 }
 
 /// The files of the directory at `path` that are policies, as many as can be served.
@@ -101,7 +110,9 @@ fn policies(directory: &Path) -> io::Result<Vec<PathBuf>> {
         let is_policy =
             path.extension().and_then(|suffix| suffix.to_str()).is_some_and(|s| SUFFIXES.contains(&s));
         let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if is_policy && !is_hidden && path.is_file() {
+        // A link that leads nowhere is a policy that cannot be read: its organization is not to be passed over without a word.
+        let is_file = || fs::metadata(&path).map_or(true, |found| found.is_file());
+        if is_policy && !is_hidden && is_file() {
             files.push(path);
         }
     }

@@ -3,8 +3,8 @@
 //! A new policy takes effect entirely or not at all: if it does not load, nothing changes, the failure is logged, and the
 //! status shows it.
 
-mod claims;
 mod directory;
+mod neighbours;
 
 use std::{
     path::{Path, PathBuf},
@@ -18,13 +18,16 @@ use tokio::sync::{
     watch,
 };
 
-use self::claims::Claims;
-pub use self::directory::{MAX_ORGANIZATIONS, PolicyDirectory, load_directory};
+pub(super) use self::neighbours::Entry;
+pub use self::{
+    directory::{MAX_ORGANIZATIONS, PolicyDirectory, load_directory},
+    neighbours::Neighbours,
+};
 use super::{
     EXAMPLE_POLICY,
     attempt::{LoadSource, PolicyAttempt, ReloadOutcome},
     findings::{Finding, PolicyReport, Severity},
-    load::{self, now, parse_policy_for, read_file, unreadable},
+    load::{self, Beside, now, parse_policy_for, read_file, unreadable},
 };
 use crate::domain::{Timestamp, policy::Policy};
 use crate::watch::{FileSource, Pace, Reload, Watch};
@@ -42,6 +45,8 @@ pub struct PolicyStatus {
     pub warnings: Vec<Finding>,
     /// The newer policy that did not load, until one loads.
     pub rejected: Option<Rejection>,
+    /// What it is served beside; `None`: it is the only one.
+    pub neighbours: Option<Neighbours>,
 }
 
 impl PolicyStatus {
@@ -49,7 +54,14 @@ impl PolicyStatus {
     #[must_use]
     pub fn new(policy: &Policy, warnings: Vec<Finding>) -> Self {
         let revision = Arc::clone(&policy.revision);
-        Self { revision, loaded_at: now(), source: LoadSource::Start, warnings, rejected: None }
+        Self {
+            revision,
+            loaded_at: now(),
+            source: LoadSource::Start,
+            warnings,
+            rejected: None,
+            neighbours: None,
+        }
     }
 }
 
@@ -104,8 +116,8 @@ struct Shared {
 struct PolicyFile {
     path: PathBuf,
     shared: Arc<Shared>,
-    /// Those of all organizations, if there may be several.
-    claims: Option<Arc<Claims>>,
+    /// The policies of other organizations, if there may be some.
+    neighbours: Option<Neighbours>,
     /// What was rejected last for what stands in another organization's policy: it is good once that one has changed as well.
     contested: Option<Result<String, String>>,
 }
@@ -124,8 +136,8 @@ impl PolicySource {
     /// # Errors
     /// The example has errors, which the tests exclude.
     pub fn example() -> Result<Self, PolicySourceError> {
-        let report = parse_policy_for(EXAMPLE_POLICY, "the built-in example", now(), None);
-        Ok(Self { path: None, shared: Arc::new(Shared::start(report)?), watch: None })
+        let report = parse_policy_for(EXAMPLE_POLICY, "the built-in example", now(), Beside::default());
+        Ok(Self { path: None, shared: Arc::new(Shared::start(report, None)?), watch: None })
     }
 
     #[cfg(test)]
@@ -133,8 +145,8 @@ impl PolicySource {
         Self::open_with(path, pace, None)
     }
 
-    fn open_with(path: &Path, pace: Pace, claims: Option<Arc<Claims>>) -> Result<Self, PolicySourceError> {
-        let (file, seen) = PolicyFile::open(path, claims)?;
+    fn open_with(path: &Path, pace: Pace, neighbours: Option<Neighbours>) -> Result<Self, PolicySourceError> {
+        let (file, seen) = PolicyFile::open(path, neighbours)?;
         let (path, shared) = (Some(path.to_owned()), Arc::clone(&file.shared));
         Ok(Self { path, shared, watch: Some(Watch::start("policy", file, seen, pace)?) })
     }
@@ -177,11 +189,11 @@ impl PolicySource {
 }
 
 impl Shared {
-    fn start(report: PolicyReport) -> Result<Self, PolicySourceError> {
+    fn start(report: PolicyReport, neighbours: Option<Neighbours>) -> Result<Self, PolicySourceError> {
         let Some(policy) = report.policy.clone() else {
             return Err(PolicySourceError::Rejected(Box::new(report)));
         };
-        let status = accepted(&policy, report.findings);
+        let status = PolicyStatus { neighbours, ..accepted(&policy, report.findings) };
         let (attempts, untaken) = unbounded_channel();
         Ok(Self {
             current: Arc::new(ArcSwap::from_pointee(policy)),
@@ -194,14 +206,21 @@ impl Shared {
 
 impl PolicyFile {
     /// Loads the policy in `path`; also returns the digest of its text.
-    fn open(path: &Path, claims: Option<Arc<Claims>>) -> Result<(Self, blake3::Hash), PolicySourceError> {
+    fn open(path: &Path, neighbours: Option<Neighbours>) -> Result<(Self, blake3::Hash), PolicySourceError> {
         // The path stays valid if the working directory changes later.
         let path = std::path::absolute(path)?;
         let content = read_file(&path);
-        let report = parse(&path, &content, None);
-        let shared = Arc::new(Shared::start(admitted(claims.as_deref(), &path, report).0)?);
+        let beside = Beside { running: None, others: neighbours.as_ref().map(Entry::Take) };
+        let report = parse(&path, &content, beside);
+        let shared = Arc::new(Shared::start(report, neighbours.clone())?);
         let seen = Self::digest(&content);
-        Ok((Self { path, shared, claims, contested: None }, seen))
+        Ok((Self { path, shared, neighbours, contested: None }, seen))
+    }
+
+    /// What `content` is as the successor of `running`.
+    fn successor(&self, content: &Result<String, String>, running: &Policy) -> PolicyReport {
+        let others = self.neighbours.as_ref().map(Entry::Take);
+        parse(&self.path, content, Beside { running: Some(running), others })
     }
 }
 
@@ -225,9 +244,9 @@ impl FileSource for PolicyFile {
     }
 
     fn apply(&mut self, content: Self::Content, is_asked: bool) -> bool {
-        let Self { path, shared, claims, contested } = self;
-        let running = shared.current.load_full();
-        let (report, is_contested) = admitted(claims.as_deref(), path, parse(path, &content, Some(&running)));
+        let running = self.shared.current.load_full();
+        let report = self.successor(&content, &running);
+        let Self { path, shared, contested, .. } = self;
         let before = Arc::clone(&running.revision);
         let record = |outcome| {
             // There may be no receiver.
@@ -237,7 +256,8 @@ impl FileSource for PolicyFile {
         match report.policy {
             Some(policy) => {
                 let source = if is_asked { LoadSource::Signal } else { LoadSource::FileChange };
-                let status = PolicyStatus { source, ..accepted(&policy, report.findings) };
+                let neighbours = self.neighbours.clone();
+                let status = PolicyStatus { source, neighbours, ..accepted(&policy, report.findings) };
                 let (revision, document) = (Arc::clone(&policy.revision), Arc::clone(&policy.document));
                 shared.current.store(Arc::new(policy));
                 shared.status.send_replace(Arc::new(status));
@@ -248,6 +268,7 @@ impl FileSource for PolicyFile {
                 true
             }
             None => {
+                let is_contested = report.findings.iter().any(|finding| finding.other_file.is_some());
                 *contested = is_contested.then_some(content);
                 tracing::error!(file = %path.display(), document_revision = %before, "the new policy does not load; the old one stays");
                 report.findings.iter().for_each(log);
@@ -268,46 +289,39 @@ impl FileSource for PolicyFile {
             return;
         }
         let running = self.shared.current.load_full();
-        let report = parse(&self.path, &content, Some(&running));
-        match admitted(self.claims.as_deref(), &self.path, report) {
-            (PolicyReport { policy: Some(_), .. }, _) => drop(self.apply(content, false)),
+        match self.successor(&content, &running).policy {
+            Some(_) => drop(self.apply(content, false)),
             // It was said already.
-            _ => self.contested = Some(content),
+            None => self.contested = Some(content),
         }
     }
 }
 
-/// What `report` is beside the policies of other organizations, and whether one of those is why it has no policy.
-fn admitted(claims: Option<&Claims>, path: &Path, report: PolicyReport) -> (PolicyReport, bool) {
-    match claims {
-        Some(claims) => claims.admit(path, report),
-        None => (report, false),
-    }
-}
-
 fn accepted(policy: &Policy, findings: Vec<Finding>) -> PolicyStatus {
-    tracing::info!(document_revision = %policy.revision, teams = policy.teams.len(), "policy loaded");
+    let (organization, teams) = (&*policy.organization.id, policy.teams.len());
+    tracing::info!(organization, document_revision = %policy.revision, teams, "policy loaded");
     findings.iter().for_each(log);
     PolicyStatus::new(policy, findings)
 }
 
 fn log(finding: &Finding) {
-    let Finding { file, line, key_path, message, help, .. } = finding;
+    let Finding { file, line, key_path, message, help, other_file, .. } = finding;
+    let other_file = other_file.as_deref();
     match finding.severity {
         Severity::Error => {
-            tracing::error!(%file, line, path = key_path, error = message, help, "policy error")
+            tracing::error!(%file, line, path = key_path, error = message, help, other_file, "policy error")
         }
         Severity::Warning => {
-            tracing::warn!(%file, line, path = key_path, error = message, help, "policy warning")
+            tracing::warn!(%file, line, path = key_path, error = message, help, other_file, "policy warning")
         }
     }
 }
 
-/// What `content` of the file at `path` is as a replacement for the policy `running`.
-fn parse(path: &Path, content: &Result<String, String>, running: Option<&Policy>) -> PolicyReport {
+/// What `content` of the file at `path` is, as it goes with what is `beside` it.
+fn parse(path: &Path, content: &Result<String, String>, beside: Beside<'_>) -> PolicyReport {
     let name = path.display().to_string();
     match content {
-        Ok(text) => parse_policy_for(text, &name, now(), running),
+        Ok(text) => parse_policy_for(text, &name, now(), beside),
         Err(reason) => unreadable(&name, reason.clone()),
     }
 }

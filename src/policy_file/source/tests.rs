@@ -12,7 +12,11 @@ fn policy(rate: u32) -> String {
 }
 
 fn revision(rate: u32) -> Arc<str> {
-    parse_policy_for(&policy(rate), "p.toml", now(), None).policy.unwrap().revision
+    parse_policy_for(&policy(rate), "p.toml", now(), Beside::default()).policy.unwrap().revision
+}
+
+fn after(running: &Policy) -> Beside<'_> {
+    Beside { running: Some(running), ..Beside::default() }
 }
 
 /// The policy in `path`, whose changes only events report.
@@ -159,10 +163,10 @@ fn there_is_no_source_without_a_sound_policy() {
 fn a_reload_never_lets_everybody_in() {
     let open = "[organization]\nid = \"acme\"\n[teams.t]\nmodels = [\"openai/gpt-oss-20b\"]\n";
     let closed = format!("{open}[access.certificates.a]\nroles = [\"viewer\"]\n");
-    let running = parse_policy_for(&closed, "p.toml", now(), None).policy.unwrap();
-    let report = parse_policy_for(open, "p.toml", now(), Some(&running));
+    let running = parse_policy_for(&closed, "p.toml", now(), Beside::default()).policy.unwrap();
+    let report = parse_policy_for(open, "p.toml", now(), after(&running));
     assert!(report.policy.is_none() && report.to_string().contains("`[access]` is gone"), "{report}");
-    assert!(parse_policy_for(&closed, "p.toml", now(), Some(&running)).policy.is_some());
-    let running = parse_policy_for(open, "p.toml", now(), None).policy.unwrap();
-    assert!(parse_policy_for(&closed, "p.toml", now(), Some(&running)).policy.is_some());
+    assert!(parse_policy_for(&closed, "p.toml", now(), after(&running)).policy.is_some());
+    let running = parse_policy_for(open, "p.toml", now(), Beside::default()).policy.unwrap();
+    assert!(parse_policy_for(&closed, "p.toml", now(), after(&running)).policy.is_some());
 }
