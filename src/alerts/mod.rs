@@ -11,6 +11,7 @@ mod crossings;
 mod delivery;
 mod detail;
 mod drift;
+mod event_name;
 mod files;
 mod list;
 mod notices;
@@ -30,6 +31,8 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{sync::watch::Receiver, task::JoinSet};
 use tracing::error;
+
+use self::event_name::EventNames;
 
 pub use alert::{Alert, AlertState, BudgetCrossing, Money};
 pub use crossings::{BudgetThreshold, Crossings};
@@ -93,11 +96,13 @@ impl<S: Store> Dispatcher<S> {
     /// Works until it is dropped.
     pub async fn run(self) {
         let Self { store, live, facts, receivers, runtime } = self;
+        let is_one_of_several = facts.policy.borrow().neighbours.is_some();
+        let events = if is_one_of_several { EventNames::OfSeveral } else { EventNames::OfOne };
         let mut workers = JoinSet::new();
         for receiver in receivers.all() {
             let (store, receiver, runtime) = (Arc::clone(&store), Arc::clone(receiver), runtime.clone());
             workers.spawn(restarted(RESTART, move || {
-                worker::deliver(Arc::clone(&store), Arc::clone(&receiver), runtime.clone())
+                worker::deliver(Arc::clone(&store), Arc::clone(&receiver), events, runtime.clone())
             }));
         }
         let settings: Vec<_> = receivers.all().map(|receiver| receiver.settings.clone()).collect();
@@ -115,7 +120,7 @@ impl<S: Store> Dispatcher<S> {
         }));
         workers.spawn(restarted(RESTART, move || {
             let known = (Arc::clone(&live), spool.clone());
-            outage::watch(Arc::clone(&store), known, settings.clone(), runtime.clone())
+            outage::watch(Arc::clone(&store), known, (settings.clone(), events), runtime.clone())
         }));
         while workers.join_next().await.is_some() {}
     }

@@ -10,6 +10,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     delivery::{Delivery, DeliveryState, Event},
+    event_name::EventNames,
     notices, watch,
     worker::{self, jittered, pause},
 };
@@ -39,7 +40,7 @@ const LONGEST_WAIT_MS: u64 = 60_000;
 pub(super) async fn watch<S: Store>(
     store: Arc<S>,
     (live, spool): (Arc<Live>, Option<Spool>),
-    receivers: Vec<ReceiverSettings>,
+    (receivers, events): (Vec<ReceiverSettings>, EventNames),
     runtime: Runtime,
 ) {
     let mut numbers = Numbers::new(runtime.clock.now());
@@ -68,7 +69,7 @@ pub(super) async fn watch<S: Store>(
             if lasting.is_none() && silence.since.elapsed() >= BOUND {
                 let so_far = decided(&live, spool.as_ref());
                 let snapshot = live.snapshot();
-                let told = (&*snapshot, &*receivers);
+                let told = (&*snapshot, &*receivers, events);
                 lasting = Some(Outage::begin(&numbers, (silence, so_far), told, &runtime));
             }
         }
@@ -168,7 +169,7 @@ impl Outage {
     fn begin(
         numbers: &Numbers,
         (silence, by_now): (Silence, Decided),
-        (snapshot, receivers): (&Snapshot, &[ReceiverSettings]),
+        (snapshot, receivers, events): (&Snapshot, &[ReceiverSettings], EventNames),
         runtime: &Runtime,
     ) -> Self {
         let Silence { start, decided: before, .. } = silence;
@@ -190,7 +191,7 @@ impl Outage {
                 let telling_one = tell(
                     receiver.clone(),
                     event,
-                    open.to_string(),
+                    events.name(&open.to_string(), &alert.organization),
                     (Arc::clone(&delivered), runtime.clone()),
                 );
                 telling.spawn(telling_one);

@@ -10,6 +10,7 @@ use super::{
     alert::AlertState,
     body,
     delivery::{Delivery, DeliveryState, Event},
+    event_name::EventNames,
     files,
     receivers::Receiver,
     send::{Message, SendError, Way, send},
@@ -49,7 +50,12 @@ pub(super) fn jittered(ms: u64, entropy: &Entropy) -> u64 {
 }
 
 /// Delivers what is queued for one receiver.
-pub(super) async fn deliver<S: Outbox>(store: Arc<S>, to: Arc<Receiver>, runtime: Runtime) {
+pub(super) async fn deliver<S: Outbox>(
+    store: Arc<S>,
+    to: Arc<Receiver>,
+    events: EventNames,
+    runtime: Runtime,
+) {
     let receiver = &to.settings;
     if let Err(error) = files::read(receiver).await {
         let error = error.with_path();
@@ -83,7 +89,8 @@ pub(super) async fn deliver<S: Outbox>(store: Arc<S>, to: Arc<Receiver>, runtime
                 continue;
             };
             let (store, to, runtime) = (Arc::clone(&store), Arc::clone(&to), runtime.clone());
-            attempts.spawn(async move { one(&*store, &to, (claimed, delivery), (is_gone, &runtime)).await });
+            let how = (is_gone, events);
+            attempts.spawn(async move { one(&*store, &to, (claimed, delivery), how, &runtime).await });
         }
         while let Some(attempt) = attempts.join_next().await {
             is_gone |= matches!(attempt, Ok(Some(GONE)));
@@ -102,7 +109,8 @@ async fn one<S: Outbox>(
     store: &S,
     to: &Receiver,
     (claimed, mut delivery): (ClaimedEntry, Delivery),
-    (is_gone, runtime): (bool, &Runtime),
+    (is_gone, events): (bool, EventNames),
+    runtime: &Runtime,
 ) -> Option<u16> {
     let (receiver, id) = (&to.settings, claimed.entry.id.clone());
     let now = runtime.clock.now();
@@ -131,7 +139,8 @@ async fn one<S: Outbox>(
         Err(SendError::Late)
     } else {
         delivery.sends = delivery.sends.saturating_add(1);
-        attempt(receiver, &delivery, id.event(), now).await
+        let name = events.name(id.event(), &delivery.event.alert.organization);
+        attempt(receiver, &delivery, &name, now).await
     };
     let status = match &sent {
         Ok(status) => Some(*status),

@@ -8,6 +8,7 @@ mod lists;
 mod outage;
 pub(crate) mod receiver;
 mod routing;
+mod several;
 mod trials;
 
 use std::{fs, path::Path, time::Duration};
