@@ -21,7 +21,7 @@ use crate::{
     policy_file::{PolicyStatus, Rejection},
     runtime::clock::Clock,
     spool::SpoolState,
-    store::{CallOutcome, Calls, Store, StoreCall, StoreKind, Unreported, redis::Hazards},
+    store::{CallOutcome, Calls, Store, StoreCall, StoreKind, Unreported, answers, redis::Hazards},
 };
 
 /// What a replica knows about itself.
@@ -44,7 +44,7 @@ pub struct StatusFacts {
 impl StatusFacts {
     /// All of it now, with whether `store` answers.
     pub async fn read<S: Store>(&self, store: &S) -> proto::Status {
-        let reachable = store.ping().await.is_ok();
+        let reachable = answers(store).await;
         let policy = Arc::clone(&self.policy.borrow());
         let kind = match S::KIND {
             StoreKind::Embedded => proto::StoreKind::Embedded,

@@ -30,7 +30,7 @@ use crate::{
     http::{self, PageError},
     rpc::{PageFault, StatusFacts, proto::GetStatusResponse, to_json},
     spool::SpoolState,
-    store::Store,
+    store::{Store, answers},
     telemetry::{Meters, ORGANIZATION, PAGE_TYPE},
 };
 
@@ -180,7 +180,8 @@ impl<S: Store + Clone> Pages<S> {
 
 /// What decisions of an organization need, as they see it.
 async fn checks<S: Store>(facts: StatusFacts, store: S) -> [Check; 2] {
-    let store = store.ping().await.map_err(|_| "the store does not answer".to_owned());
+    let is_there = answers(&store).await;
+    let store = if is_there { Ok(()) } else { Err("the store does not answer".to_owned()) };
     let freshness = facts.shared.live.freshness();
     let age = freshness.age();
     let registry = match (freshness.is_fresh(), age) {

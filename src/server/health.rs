@@ -6,7 +6,11 @@ use tokio::{sync::watch, task::JoinSet};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
-use crate::{authorizer::Shared, rpc::policy_service_server::SERVICE_NAME, store::Store};
+use crate::{
+    authorizer::Shared,
+    rpc::policy_service_server::SERVICE_NAME,
+    store::{Store, answers},
+};
 
 /// How often the store is checked.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -23,7 +27,7 @@ async fn is_one_serving<S: Store + Clone>(watched: &[(S, Arc<Shared>)]) -> bool 
     let mut asked = JoinSet::new();
     for (store, _) in watched.iter().filter(|(_, shared)| shared.live.freshness().is_fresh()) {
         let store = store.clone();
-        asked.spawn(async move { store.ping().await.is_ok() });
+        asked.spawn(async move { answers(&store).await });
     }
     while let Some(answer) = asked.join_next().await {
         if answer.unwrap_or(false) {

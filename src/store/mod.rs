@@ -6,6 +6,7 @@
 //! Counters are opaque names, and usage lines are dimensions and amounts. Both implementations follow the arithmetic of
 //! [`crate::domain::counter`]; one conformance suite and a differential test hold them to the same behaviour.
 
+mod answers;
 mod audit;
 mod breaker;
 mod call;
@@ -30,6 +31,7 @@ mod usage_amounts;
 
 use std::{future::Future, time::Duration};
 
+pub use answers::answers;
 pub use audit::{
     AUDIT_REMOVED, AuditEntry, AuditId, AuditKept, AuditLog, AuditRange, MAX_AUDIT_APPEND, MAX_AUDIT_EVENTS,
     MAX_AUDIT_LINE, MAX_AUDIT_PAGE, NotAnAuditId,

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tollgate::rpc::proto::{GetStatusRequest, status_service_client::StatusServiceClient};
 use tonic::Code;
 
 use super::{DEADLINE, POLICY, ask, give_key, is_degraded, of};
 use crate::{
-    harness::{PATIENCE, Process, StoreKind, eventually, nanos, used},
+    harness::{PATIENCE, Process, StoreKind, connect, eventually, eventually_within, nanos, used},
     redis_server::RedisServer,
     telemetry,
 };
@@ -134,4 +135,24 @@ async fn callers_with_less_time_than_the_store_get_their_rule_in_time() {
     redis.thaw();
     let decides = async || !ask(&mut client, of("open")).await.unwrap().degraded;
     eventually("the store decides again", decides).await;
+}
+
+/// However long decisions may wait for the store.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probes_and_people_are_told_of_a_silent_store_in_a_second_or_so() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let (redis, directory) = (RedisServer::start(), TempDir::new().unwrap());
+    let process = Process::start_with(directory.path(), POLICY, &redis.url(), Duration::from_secs(60)).await;
+    eventually("it serves", async || process.is_serving().await == Some(true)).await;
+    redis.freeze();
+    let bound = Duration::from_secs(20);
+    eventually_within(bound, "health says so", async || process.is_serving().await == Some(false)).await;
+    let mut client = StatusServiceClient::new(connect(process.address()).await);
+    let asked = tokio::time::timeout(bound, client.get_status(GetStatusRequest::default())).await;
+    let status = asked.expect("in time").unwrap().into_inner().status.unwrap();
+    assert!(!status.store.unwrap().reachable);
+    redis.thaw();
+    eventually("it serves again", async || process.is_serving().await == Some(true)).await;
 }
