@@ -15,7 +15,7 @@ use crate::{
 
 const MODEL: &str = "m/test";
 /// The rule of docs/operations.md.
-const ACL: &[&str] = &[
+pub(crate) const ACL: &[&str] = &[
     "~tollgate:*",
     "-@all",
     "+@read",

@@ -7,6 +7,10 @@ use crate::{
     store::redis::{Examination, examine},
 };
 
+/// What a user of Redis may do who does all that Tollgate does, as docs/operations.md has it.
+const RULE: &str =
+    "~tollgate:* -@all +@read +@write +@scripting +@connection +time +info +role +config|get +cluster|slots";
+
 /// By this much the server's clock may differ from this machine's before someone should know: budgets begin and end by the server's.
 const MAX_CLOCK_MS: u64 = 2_000;
 /// The commands that are shown of those that are denied.
@@ -90,6 +94,6 @@ fn denied(found: &mut Findings, denied: &[String]) {
     }
     found.error(
         format!("the user of Redis may not run {}", shown.join(", ")),
-        "permit it by ACL SETUSER: ~tollgate:* +@read +@write +@scripting +@connection +@fast, and +info",
+        format!("permit it by ACL SETUSER, with the rule that Tollgate needs: {RULE}"),
     );
 }
