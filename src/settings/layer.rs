@@ -357,8 +357,8 @@ fn of_json(value: serde_json::Value) -> Raw {
     }
 }
 
-/// Reads a file that a setting names.
-pub(super) fn read(path: &Path) -> Result<String, SettingsError> {
+/// Reads the settings file.
+fn read(path: &Path) -> Result<String, SettingsError> {
     fs::read_to_string(path).map_err(|error| SettingsError::Unreadable {
         path: path.display().to_string(),
         reason: error.to_string(),

@@ -190,6 +190,10 @@ impl Settings {
                 given.origin("spool_directory")
             ));
         }
+        if self.spool_directory.is_none() && self.spool_max_size != Self::default().spool_max_size {
+            self.warnings
+                .push(format!("{}: nothing is kept without spool_directory", given.origin("spool_max_size")));
+        }
         if self.audit_file.is_some() && !self.audit_sinks().contains(&AuditSink::File) {
             self.warnings.push(format!(
                 "{}: nothing is written to it, as audit_sinks does not name `file`",

@@ -1,15 +1,18 @@
 //! The settings of Redis: logins and TLS.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use super::{
     Settings, SettingsError, StoreUrl,
-    layer::{Given, Origin, REDIS_PASSWORD, REDIS_SENTINEL_PASSWORD, read, variable},
+    layer::{Given, Origin, REDIS_PASSWORD, REDIS_SENTINEL_PASSWORD, variable},
 };
 use crate::{
     domain::secret::{self, MalformedSecret},
     syntax::redis_url::RedisPlace,
 };
+
+/// The largest file with a password, in bytes: another file is not read to its end, nor sent to a server.
+const MAX_PASSWORD_FILE: u64 = 64 << 10;
 
 impl Settings {
     /// What the settings of Redis contradict each other in.
@@ -121,7 +124,7 @@ fn password(
 ) -> Result<Option<String>, SettingsError> {
     let (text, origin) = match (file, text) {
         (None, None) => return Ok(None),
-        (Some(path), None) => (read(path), given.origin(setting)),
+        (Some(path), None) => (read_password(path), given.origin(setting)),
         (None, Some(text)) => (Ok(text.to_owned()), Origin::Variable.of(name)),
         (Some(_), Some(_)) => {
             let reason = format!("the password is given in `{}`, too; give one of the two", variable(name));
@@ -131,13 +134,34 @@ fn password(
     if let Some(refusal) = refusal {
         return Err(SettingsError::Invalid { origin, reason: refusal.to_owned() });
     }
-    let reason = match secret::password(&text?) {
-        Ok(password) => return Ok(Some(password.to_owned())),
-        Err(MalformedSecret::Quoted) => {
+    let text = match text {
+        Ok(text) => text,
+        Err(reason) => return Err(SettingsError::Invalid { origin, reason }),
+    };
+    let reason = match (secret::password(&text), file) {
+        (Ok(password), _) => return Ok(Some(password.to_owned())),
+        (Err(MalformedSecret::Quoted), _) => {
             "the password stands in quotation marks; write it without them, or, where they are part of it, put it into the store's \
              address"
+                .to_owned()
         }
-        Err(_) => "it holds no password",
+        (Err(_), Some(path)) => format!("`{}` holds no password", path.display()),
+        (Err(_), None) => "it holds no password".to_owned(),
     };
-    Err(SettingsError::Invalid { origin, reason: reason.to_owned() })
+    Err(SettingsError::Invalid { origin, reason })
+}
+
+/// The text of the file with a password. A pipe would hold up the start, and has nothing for the next connection.
+fn read_password(path: &Path) -> Result<String, String> {
+    let unreadable =
+        |reason: &dyn std::fmt::Display| format!("`{}` cannot be read: {reason}", path.display());
+    let found = fs::metadata(path).map_err(|error| unreadable(&error))?;
+    if !found.is_file() {
+        return Err(unreadable(&"it is no regular file, and has to be read again for each new connection"));
+    }
+    if found.len() > MAX_PASSWORD_FILE {
+        let reason = format!("{} bytes are more than a password has; name a file with it alone", found.len());
+        return Err(unreadable(&reason));
+    }
+    fs::read_to_string(path).map_err(|error| unreadable(&error))
 }

@@ -68,11 +68,13 @@ pub enum RedisUrlError {
     )]
     Scheme,
     /// Nothing where a host is expected.
-    #[error("no host in the address of Redis; write `redis://HOST:PORT`")]
+    #[error(
+        "a host is missing in the address of Redis; write `HOST:PORT`, with commas between Sentinels or nodes of a cluster"
+    )]
     NoHost,
     /// A host that is none.
     #[error(
-        "a host in the address of Redis is none; write a name, an IPv4 address or an IPv6 address in brackets, then `:PORT`"
+        "what stands for a host in the address of Redis is not one; write a name, an IPv4 address or an IPv6 address in brackets, then `:PORT`"
     )]
     Host,
     /// A port that is none.

@@ -164,6 +164,54 @@ fn says_which_setting_is_wrong_and_where_it_comes_from() {
     }
 }
 
+/// A pipe would hold up the start, and what is large would be sent to the server.
+#[test]
+fn a_file_without_a_password_is_named_with_its_setting() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::write(at("empty"), "").unwrap();
+    std::fs::write(at("line"), "\r\n").unwrap();
+    std::fs::write(at("large"), "x".repeat((64 << 10) + 1)).unwrap();
+    std::fs::write(at("binary"), b"hunter2\xff").unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    for (name, said) in [
+        ("missing", "cannot be read: No such file"),
+        ("empty", "holds no password"),
+        ("line", "holds no password"),
+        ("large", "cannot be read: 65537 bytes are more than a password has"),
+        ("binary", "cannot be read: stream did not contain valid UTF-8"),
+        ("pipe", "cannot be read: it is no regular file"),
+        ("", "cannot be read: it is no regular file"),
+    ] {
+        let path = at(name);
+        let text = format!("store = \"redis+sentinel://s/main\"\nredis_sentinel_password_file = {path:?}");
+        let file = file(&text);
+        let loaded = Settings::load_from(Some(file.path()), variables(&[]), &SettingsFlags::default());
+        let error = loaded.unwrap_err().to_string();
+        let place =
+            format!("`redis_sentinel_password_file` in `{}:2`: `{path}` {said}", file.path().display());
+        assert!(error.starts_with(&place) && !error.contains("hunter2"), "{error}\n{place}");
+    }
+}
+
+#[test]
+fn a_size_of_no_spool_is_warned_of() {
+    for (text, is_warned) in [
+        ("spool_max_size = \"3MiB\"", true),
+        ("spool_max_size = \"3MiB\"\nspool_directory = \"spool\"\nstore = \"redis://cache\"", false),
+        ("", false),
+    ] {
+        let file = file(text);
+        let loaded = Settings::load_from(Some(file.path()), variables(&[]), &SettingsFlags::default());
+        let warnings = loaded.unwrap().warnings.join("\n");
+        assert_eq!(
+            warnings.contains("nothing is kept without spool_directory"),
+            is_warned,
+            "{text}: {warnings}"
+        );
+    }
+}
+
 #[test]
 fn what_is_no_longer_taken_says_what_to_write() {
     for (name, value, in_file, as_flag) in [

@@ -1,7 +1,9 @@
 //! The password for the server: a fixed one, or that in a file, which may change while the service runs.
 
 use std::{
-    fmt, fs, io,
+    fmt,
+    fs::File,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -10,6 +12,9 @@ use thiserror::Error;
 
 use super::reread::{Files, Reread};
 use crate::domain::secret::{self, MalformedSecret};
+
+/// The largest file with a password: another one is not read to its end, nor sent to a server.
+const MAX_BYTES: u64 = 64 << 10;
 
 /// The password for a Redis server. Clones of one that is in a file share what they know of the file.
 #[derive(Clone)]
@@ -79,11 +84,18 @@ impl Files for PasswordFile {
 }
 
 fn read(path: &Path) -> Result<String, Unusable> {
-    Ok(secret::password(&fs::read_to_string(path)?)?.to_owned())
+    let mut text = String::new();
+    let length = File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if u64::try_from(length).unwrap_or(u64::MAX) > MAX_BYTES {
+        return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
+    }
+    Ok(secret::password(&text)?.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[tokio::test]
@@ -96,6 +108,7 @@ mod tests {
             (b"\n", "second"),
             (b"\"quoted\"", "second"),
             (b"\xff\xfe", "second"),
+            (&[b'x'; (64 << 10) + 1], "second"),
             ("\u{feff} third \r\n".as_bytes(), " third "),
         ] {
             fs::write(file.path(), content).unwrap();

@@ -199,7 +199,12 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
 
 fn read(path: &Path) -> Result<Vec<u8>, RedisTlsError> {
     let unreadable = |reason| RedisTlsError::Unreadable { path: shown(path), reason };
-    let size = fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.len();
+    let found = fs::metadata(path).map_err(|error| unreadable(error.to_string()))?;
+    // A pipe would hold up the start, and has nothing for the next connection.
+    if !found.is_file() {
+        return Err(unreadable("it is no regular file".to_owned()));
+    }
+    let size = found.len();
     if size > MAX_BYTES {
         return Err(unreadable(format!("{size} bytes are more than keys and certificates have")));
     }
