@@ -12,12 +12,13 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use tokio::time::timeout_at;
+use tracing::warn;
 
 use self::sealed::Facts;
 pub use self::sealed::{DegradedName, NotAReservation, ReservationName};
@@ -74,13 +75,19 @@ impl Allowances {
 
 /// Since when no reservation was answered. A store that takes no writes may still be read, so that what is known stays young.
 #[derive(Debug, Default)]
-pub(super) struct FailingSince(AtomicU64);
+pub(super) struct FailingSince {
+    /// In milliseconds of the monotonic clock; 0: the last one was answered.
+    since: AtomicU64,
+    /// Whether it was said that nothing can be decided without the store.
+    is_told: AtomicBool,
+}
 
 impl FailingSince {
     /// A reservation was answered.
     pub(super) fn answered(&self) {
-        if self.0.load(Ordering::Relaxed) != 0 {
-            self.0.store(0, Ordering::Relaxed);
+        if self.is_failing() {
+            self.since.store(0, Ordering::Relaxed);
+            self.is_told.store(false, Ordering::Relaxed);
         }
     }
 
@@ -88,17 +95,22 @@ impl FailingSince {
     pub(super) fn failed(&self, clock: &Clock) {
         let now = clock.monotonic().as_millis().max(1);
         // The first of them counts.
-        let _ = self.0.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Whether the last one that ended was not.
     fn is_failing(&self) -> bool {
-        self.0.load(Ordering::Relaxed) != 0
+        self.since.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether it is still to be said, once until a reservation is answered, that this process cannot follow the rules of teams.
+    fn is_to_be_told(&self) -> bool {
+        !self.is_told.swap(true, Ordering::Relaxed)
     }
 
     /// Whether that is no longer than `max_ms` ago.
     fn is_within(&self, clock: &Clock, max_ms: u64) -> bool {
-        match self.0.load(Ordering::Relaxed) {
+        match self.since.load(Ordering::Relaxed) {
             0 => true,
             since => clock.monotonic().as_millis().saturating_sub(since) <= max_ms,
         }
@@ -199,7 +211,15 @@ impl<S: Store + Clone> Authorizer<S> {
         check: &PendingCheck<S>,
         now: Timestamp,
     ) -> Result<Option<Decided>, Failure> {
-        let Some(key) = self.shared.live.registry.hash_key() else { return Ok(None) };
+        let Some(key) = self.shared.live.registry.hash_key() else {
+            if self.shared.failing.is_to_be_told() {
+                warn!(
+                    "the store does not answer, and no `on_store_outage` applies: this process has not read the key yet that reservations \
+                     without the store are sealed with; a new store has one after 5 seconds"
+                );
+            }
+            return Ok(None);
+        };
         let team = plan.caller.team;
         if let OnStoreOutage::Allowance(allowance) = &team.outage.on_outage {
             let asked = (allowance, request_of(plan));
@@ -265,7 +285,10 @@ mod tests {
         manual.pass(1_000);
         failing.failed(&clock);
         assert!(failing.is_within(&clock, 1_000) && !failing.is_within(&clock, 999), "the first one counts");
+        assert_eq!([failing.is_to_be_told(), failing.is_to_be_told()], [true, false], "once in an outage");
         failing.answered();
         assert!(failing.is_within(&clock, 0));
+        failing.failed(&clock);
+        assert!(failing.is_to_be_told(), "and in the next");
     }
 }
