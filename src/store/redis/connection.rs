@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     dialer::Link,
     fault::{self, COUNT, FAULTS, Remedy},
-    keeper::{Report, State, Target, Up, keep, load},
+    keeper::{Report, State, Target, Up, is_broken, keep, load},
     layout::LayoutGate,
     load::{Flight, Load, Urgency},
     redirect::Asked,
@@ -358,11 +358,7 @@ fn report_of(error: &RedisError) -> Option<Report> {
         Some(
             Remedy::Ask | Remedy::Again | Remedy::Load | Remedy::Wait | Remedy::Operator | Remedy::Corrupt,
         ) => None,
-        None => {
-            let is_broken =
-                error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error();
-            is_broken.then_some(Report::Broken)
-        }
+        None => is_broken(error).then_some(Report::Broken),
     }
 }
 

@@ -17,7 +17,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Password, RedisTls, fault::is_login_refused};
+use super::{
+    Password, RedisTls,
+    fault::is_login_refused,
+    links::{Lease, Links},
+};
 use crate::syntax::redis_url::{RedisNode, RedisPlace, RedisUrl};
 
 /// An unanswered packet breaks the connection after this long; well below the minutes that TCP allows by itself.
@@ -81,15 +85,15 @@ impl DerefMut for Link {
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 struct Login {
     username: Option<String>,
     password: Option<Password>,
 }
 
-/// Connects to servers. Cheap to clone.
-#[derive(Clone)]
-pub(super) struct Dialer {
+/// How servers are connected to. Two are the same only if each connection of the one is as good as one of the other.
+#[derive(PartialEq, Eq)]
+struct Manner {
     database: u32,
     login: Login,
     /// `None`: that for Redis.
@@ -98,7 +102,33 @@ pub(super) struct Dialer {
     tls: Option<RedisTls>,
 }
 
+/// What a server is there for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Data,
+    Sentinel,
+}
+
+/// What a link leads to.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Destination {
+    address: Address,
+    role: Role,
+    manner: Arc<Manner>,
+}
+
+/// Links to servers that dialers of one runtime and purpose share.
+pub(super) type ServerLinks = Links<Destination, Link>;
+
+/// Connects to servers, over the links that there are. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    manner: Arc<Manner>,
+    links: ServerLinks,
+}
+
 impl Dialer {
+    /// One that shares its links with its clones alone.
     pub(super) fn new(url: &RedisUrl, access: RedisAccess) -> Self {
         let database = match url.place {
             RedisPlace::Server { database, .. } => database,
@@ -109,16 +139,43 @@ impl Dialer {
         let login = Login { username: url.username.clone().or(username), password: in_address.or(password) };
         let has_own = sentinel_username.is_some() || sentinel_password.is_some();
         let own = Login { username: sentinel_username, password: sentinel_password };
-        Self { database, login, sentinel_login: has_own.then_some(own), tls: url.is_tls.then_some(tls) }
+        let sentinel_login = has_own.then_some(own);
+        let manner = Manner { database, login, sentinel_login, tls: url.is_tls.then_some(tls) };
+        Self { manner: Arc::new(manner), links: Links::default() }
+    }
+
+    /// The same over `links`, with all others that have them.
+    pub(super) fn over(&self, links: &ServerLinks) -> Self {
+        Self { manner: Arc::clone(&self.manner), links: links.clone() }
     }
 
     /// A connection to a server of data.
-    pub(super) async fn connect(&self, address: &Address) -> Result<Link, RedisError> {
-        self.dial(address, Some(&self.login), self.database).await
+    pub(super) async fn connect(&self, address: &Address) -> Result<Lease<Link>, RedisError> {
+        self.connect_as(Role::Data, address).await
     }
 
     /// A connection to a Sentinel.
-    pub(super) async fn connect_to_sentinel(&self, address: &Address) -> Result<Link, RedisError> {
+    pub(super) async fn connect_to_sentinel(&self, address: &Address) -> Result<Lease<Link>, RedisError> {
+        self.connect_as(Role::Sentinel, address).await
+    }
+
+    async fn connect_as(&self, role: Role, address: &Address) -> Result<Lease<Link>, RedisError> {
+        let to = Destination { address: address.clone(), role, manner: Arc::clone(&self.manner) };
+        let dial = || {
+            let Destination { address, role, manner } = to.clone();
+            async move {
+                match role {
+                    Role::Data => manner.dial(&address, Some(&manner.login), manner.database).await,
+                    Role::Sentinel => manner.dial_sentinel(&address).await,
+                }
+            }
+        };
+        self.links.connect(&to, dial).await
+    }
+}
+
+impl Manner {
+    async fn dial_sentinel(&self, address: &Address) -> Result<Link, RedisError> {
         if let Some(own) = &self.sentinel_login {
             return self.dial(address, Some(own), 0).await;
         }

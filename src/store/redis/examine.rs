@@ -138,7 +138,7 @@ async fn connect(locator: &Locator, dialer: &Dialer) -> Result<Link, String> {
             }
         };
         match locator.is_right(&mut connection).await {
-            Ok(true) => return Ok(connection),
+            Ok(true) => return Ok(connection.sound().1),
             Ok(false) => {}
             Err(error) => refused = words(&error),
         }

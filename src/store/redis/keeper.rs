@@ -14,6 +14,7 @@ use super::{
     dialer::{Address, Dialer, Link},
     fault::{self, is_login_refused},
     layout::{LayoutGate, push_meta},
+    links::{Lease, Shared},
     locator::{LocateError, Locator},
     script::{self, Script},
     wire::Reader,
@@ -60,6 +61,8 @@ pub(super) enum Report {
     Doubted,
     /// Another node owns the slot: its address as Redis writes it.
     Moved(String),
+    /// One of those that share the link found it so.
+    Over,
 }
 
 /// What a connection is for.
@@ -111,7 +114,7 @@ pub(super) async fn keep(
     let (mut outage_is_logged, mut refusal_is_logged) = (false, false);
     while !reports.is_closed() {
         match connect(&target, hint.take()).await {
-            Ok((address, connection)) => {
+            Ok((address, (shared, connection))) => {
                 number += 1;
                 (outage_is_logged, refusal_is_logged) = (false, false);
                 tracing::info!(connection = number, %address, "connected to redis");
@@ -119,18 +122,28 @@ pub(super) async fn keep(
                 let up =
                     Up { number, since: since.into_std(), address: Arc::new(address.clone()), connection };
                 state.send_replace(State::Up(up));
-                let Some(report) = watch_over(&target, &address, number, &mut reports).await else { return };
+                let watched = watch_over(&target, &address, (number, &shared), &mut reports).await;
+                let Some(report) = watched else { return };
                 match report {
                     Report::Broken => {
-                        tracing::warn!(connection = number, %address, "the connection to redis broke")
+                        tracing::warn!(connection = number, %address, "the connection to redis broke");
+                        shared.end();
                     }
-                    Report::Doubted => tracing::warn!(connection = number, %address, "redis is elsewhere"),
+                    Report::Doubted => {
+                        tracing::warn!(connection = number, %address, "redis is elsewhere");
+                        shared.end();
+                    }
+                    Report::Over => {
+                        tracing::debug!(connection = number, %address, "the shared connection to redis is over");
+                    }
+                    // It is good for the other slots of that node.
                     Report::Moved(node) => {
                         tracing::info!(connection = number, %address, "redis is elsewhere");
                         hint = redirected(&node, &address);
                     }
                 }
                 state.send_replace(State::Connecting);
+                drop(shared);
                 if since.elapsed() < RETRY_AFTER {
                     sleep(if hint.is_some() { FOLLOW_AFTER } else { RETRY_AFTER }).await;
                 }
@@ -154,11 +167,11 @@ pub(super) async fn keep(
 async fn watch_over(
     target: &Target,
     address: &Address,
-    number: u64,
+    (number, shared): (u64, &Shared<Link>),
     reports: &mut mpsc::Receiver<(u64, Report)>,
 ) -> Option<Report> {
-    let since = Instant::now();
-    let mut ticks = target.locator.asks_every().map(interval);
+    let (since, every) = (Instant::now(), target.locator.asks_every());
+    let mut ticks = every.map(interval);
     if let Some(ticks) = &mut ticks {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first is over at once.
@@ -194,8 +207,10 @@ async fn watch_over(
                 }
                 Some((_, report)) => return Some(report),
             },
+            () = shared.ended() => return Some(Report::Over),
             () = tick => {
-                if target.locator.may_be_elsewhere(address).await {
+                let is_due = every.is_some_and(|every| shared.takes_turn(every));
+                if is_due && target.locator.may_be_elsewhere(address).await {
                     return Some(Report::Doubted);
                 }
             }
@@ -203,11 +218,14 @@ async fn watch_over(
     }
 }
 
+/// A link that is ready for calls, and what keeps it for those who share it.
+pub(super) type Ready = (Arc<Shared<Link>>, Link);
+
 /// Finds the server and connects to it; to the one at `hint` first, if there is one.
 pub(super) async fn connect(
     target: &Target,
     hint: Option<RedisNode>,
-) -> Result<(Address, Link), ConnectError> {
+) -> Result<(Address, Ready), ConnectError> {
     let mut candidates = match hint {
         Some(node) => VecDeque::from([Address::Node(node)]),
         None => target.locator.candidates().await?.into(),
@@ -239,25 +257,49 @@ pub(super) fn redirected(node: &str, asked: &Address) -> Option<RedisNode> {
 }
 
 /// A connection that is ready for calls; `None`: the server is not the one that takes writes.
-async fn connect_to(target: &Target, address: &Address) -> Result<Option<Link>, RedisError> {
-    let mut connection = target.dialer.connect(address).await?;
-    if !target.locator.is_right(&mut connection).await? {
-        return Ok(None);
+async fn connect_to(target: &Target, address: &Address) -> Result<Option<Ready>, RedisError> {
+    // Where it is dropped, the link is over for all: the server is a replica, or silent.
+    let mut link = target.dialer.connect(address).await?;
+    match prepare(target, &mut link).await {
+        Ok(true) => Ok(Some(link.sound())),
+        Ok(false) => Ok(None),
+        Err(error) => {
+            // What it refuses this organization says nothing of the others.
+            if !is_broken(&error) && !is_login_refused(&error) {
+                let _ = link.sound();
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Makes a link ready for calls. `false`: the server is not the one that takes writes.
+async fn prepare(target: &Target, link: &mut Lease<Link>) -> Result<bool, RedisError> {
+    if !target.locator.is_right(link).await? {
+        return Ok(false);
     }
     match &target.purpose {
         Purpose::Organization { meta, counters } => {
             // A small command first: a server that wants a login closes the connection on one that is as large as a script, and says
             // nothing of a login where the client is still writing.
-            let known = read_layout(&mut connection, meta).await?;
-            load_all(&mut connection).await?;
-            learn_layout(&mut connection, known, (meta.as_str(), counters.as_str()), &target.layout).await?;
+            let known = read_layout(link, meta).await?;
+            // Once for all that share the link.
+            let mut loading = Link::clone(link);
+            link.shared().prepared.get_or_try_init(|| load_all(&mut loading)).await?;
+            learn_layout(link, known, (meta.as_str(), counters.as_str()), &target.layout).await?;
         }
         Purpose::Deployment(key) => {
             // Asks whether the key is here.
-            send(&mut connection, redis::cmd("EXISTS").arg(key)).await?;
+            send(link, redis::cmd("EXISTS").arg(key)).await?;
         }
     }
-    Ok(Some(connection))
+    Ok(true)
+}
+
+/// Whether an error shows that a connection is of no more use; one with a meaning of its own does not.
+pub(super) fn is_broken(error: &RedisError) -> bool {
+    fault::remedy(error).is_none()
+        && (error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error())
 }
 
 /// Reads the server's layout before anything else is asked, and writes it where there is none. A server that refuses the one or the other

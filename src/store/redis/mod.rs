@@ -1,8 +1,8 @@
 //! The shared store: Redis 7 or later, or Valkey, with one script per decision and one round trip. Under load one script makes
 //! several decisions (`queue.rs`).
 //!
-//! `reserve.lua` and `records.lua` describe the data's layout. A [`RedisStore`] belongs to one runtime. It has one connection of its own,
-//! and one more for reports; clones share both. All state is on the server, so any number of stores and processes decide as one.
+//! `reserve.lua` and `records.lua` describe the data's layout. A [`RedisStore`] belongs to one runtime. It has one connection, and one more
+//! for reports; clones share both, and so do stores of several organizations that are made together. All state is on the server, so any number of stores and processes decide as one.
 
 mod audit;
 mod batch;
@@ -17,6 +17,7 @@ mod find;
 mod keeper;
 mod keyspace;
 mod layout;
+mod links;
 mod load;
 mod locator;
 mod outbox;
@@ -48,6 +49,7 @@ mod terms;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls;
+mod together;
 mod unreported;
 mod wire;
 
@@ -69,15 +71,16 @@ pub use tls::{RedisTls, RedisTlsError, RedisTlsFiles};
 
 use self::{
     connection::Connection,
-    keeper::Target,
     keyspace::Keyspace,
     queue::Queue,
     refusing::Refusing,
     remembered::Remembered,
     replay::Replay,
     server_time::{Bounds, ServerMoment, ServerTime},
+    settings::Targets,
     settle::SettleCall,
     terms::TermsMemory,
+    together::Together,
     wire::Reader,
 };
 use super::{
@@ -107,10 +110,9 @@ struct Inner {
     connection: Connection,
     /// For reports, opened by the first one.
     reports: OnceLock<Connection>,
-    target: Target,
     /// For what all organizations share, where that is on another server; opened when it is first asked.
     deployment: OnceLock<Connection>,
-    deployment_target: Target,
+    targets: Targets,
     keyspace: Keyspace,
     layout: LayoutGate,
     time: ServerTime,
@@ -134,15 +136,18 @@ impl RedisStore {
     /// # Errors
     /// The settings cannot be used. An unreachable server is no error here.
     pub fn connect(settings: RedisSettings, clock: Clock) -> Result<Self, SettingsError> {
+        Self::connect_over(settings, clock, &Together::default())
+    }
+
+    fn connect_over(settings: RedisSettings, clock: Clock, links: &Together) -> Result<Self, SettingsError> {
         let keyspace = Keyspace::new(&settings.organization);
-        let (target, deployment_target) = settings.targets(&keyspace)?;
+        let targets = settings.targets(&keyspace, links)?;
         let RedisSettings { deadline, layout, unreported, replay, .. } = settings;
         let inner = Arc::new(Inner {
-            connection: Connection::open(target.clone(), deadline),
+            connection: Connection::open(targets.calls.clone(), deadline),
             reports: OnceLock::new(),
-            target,
             deployment: OnceLock::new(),
-            deployment_target,
+            targets,
             keyspace,
             layout,
             time: ServerTime::new(clock),

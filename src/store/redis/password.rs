@@ -30,6 +30,19 @@ struct PasswordFile {
     path: PathBuf,
 }
 
+/// Passwords that are the same now and after any change.
+impl PartialEq for Password {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Source::Fixed(one), Source::Fixed(other)) => one == other,
+            (Source::File(one), Source::File(other)) => Arc::ptr_eq(one, other),
+            (Source::Fixed(_), Source::File(_)) | (Source::File(_), Source::Fixed(_)) => false,
+        }
+    }
+}
+
+impl Eq for Password {}
+
 /// Why a file gives no password. Reveals nothing of its content.
 #[derive(Debug, Error)]
 enum Unusable {

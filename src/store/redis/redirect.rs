@@ -8,7 +8,7 @@ use tokio::{sync::Mutex, time::timeout};
 use super::{
     dialer::{Address, Dialer, Link},
     fault::{self, Remedy},
-    keeper::{load, redirected},
+    keeper::{Ready, is_broken, load, redirected},
     script::Script,
 };
 use crate::syntax::redis_url::RedisNode;
@@ -16,7 +16,7 @@ use crate::syntax::redis_url::RedisNode;
 /// The node that was named last, with a connection to it. It is locked while a connection is made, within the deadline of a call.
 pub(super) struct Asked {
     dialer: Dialer,
-    last: Mutex<Option<(RedisNode, Link)>>,
+    last: Mutex<Option<(RedisNode, Ready)>>,
 }
 
 impl Asked {
@@ -37,43 +37,51 @@ impl Asked {
         let Some(node) = error.redirect_node().and_then(|(node, _)| redirected(node, said_by)) else {
             return Err(RedisError::from((ErrorKind::Parse, "a redirection without an address")));
         };
-        let answer = timeout(within, self.ask(&node, cmd, script)).await.unwrap_or_else(|_| {
+        timeout(within, self.ask(&node, cmd, script)).await.unwrap_or_else(|_| {
+            // Others that have the link find out for themselves whether it is silent.
+            if let Ok(mut last) = self.last.try_lock() {
+                *last = None;
+            }
             Err(RedisError::from((ErrorKind::Io, "no answer of the node that a slot is moved to")))
-        });
-        if answer.as_ref().is_err_and(|error| {
-            error.is_io_error() || error.is_connection_dropped() || fault::is_login_refused(error)
-        }) && let Ok(mut last) = self.last.try_lock()
-        {
-            *last = None;
-        }
-        answer
+        })
     }
 
     async fn ask(&self, node: &RedisNode, cmd: &Cmd, script: Option<&Script>) -> Result<Value, RedisError> {
-        let mut connection = self.connection(node).await?;
-        let mut pipeline = Pipeline::new();
-        pipeline.cmd("ASKING").add_command(cmd.clone());
-        let answer = second(&mut connection, &pipeline).await;
-        if let (Err(error), Some(script)) = (&answer, script)
-            && fault::remedy(error) == Some(Remedy::Load)
-        {
-            load(&mut connection, script).await?;
-            return second(&mut connection, &pipeline).await;
+        let (shared, mut connection) = self.connection(node).await?;
+        let answer = asking(&mut connection, cmd, script).await;
+        if answer.as_ref().is_err_and(|error| is_broken(error) || fault::is_login_refused(error)) {
+            shared.end();
         }
         answer
     }
 
-    async fn connection(&self, node: &RedisNode) -> Result<Link, RedisError> {
+    /// A link to that node: the one that others have, if there is one.
+    async fn connection(&self, node: &RedisNode) -> Result<Ready, RedisError> {
         let mut last = self.last.lock().await;
-        if let Some((known, connection)) = &*last
+        if let Some((known, ready)) = &*last
             && known == node
+            && !ready.0.is_over()
         {
-            return Ok(connection.clone());
+            return Ok(ready.clone());
         }
-        let connection = self.dialer.connect(&Address::Node(node.clone())).await?;
-        *last = Some((node.clone(), connection.clone()));
-        Ok(connection)
+        let ready = self.dialer.connect(&Address::Node(node.clone())).await?.sound();
+        *last = Some((node.clone(), ready.clone()));
+        Ok(ready)
     }
+}
+
+/// The answer to a call behind `ASKING`: both go out as a whole, so nothing of others comes in between.
+async fn asking(connection: &mut Link, cmd: &Cmd, script: Option<&Script>) -> Result<Value, RedisError> {
+    let mut pipeline = Pipeline::new();
+    pipeline.cmd("ASKING").add_command(cmd.clone());
+    let answer = second(connection, &pipeline).await;
+    if let (Err(error), Some(script)) = (&answer, script)
+        && fault::remedy(error) == Some(Remedy::Load)
+    {
+        load(connection, script).await?;
+        return second(connection, &pipeline).await;
+    }
+    answer
 }
 
 /// The answer to the second of two commands.

@@ -141,10 +141,10 @@ impl Inner {
 
     /// The connection for what all organizations share.
     fn deployment(&self) -> &Connection {
-        if !self.target.locator.is_cluster() {
+        if !self.targets.calls.locator.is_cluster() {
             return &self.connection;
         }
-        let open = || Connection::open_patient(self.deployment_target.clone(), self.connection.deadline());
+        let open = || Connection::open_patient(self.targets.deployment.clone(), self.connection.deadline());
         self.deployment.get_or_init(open)
     }
 

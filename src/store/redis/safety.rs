@@ -87,7 +87,7 @@ impl Inner {
             true => None,
             false => self.takes_snapshots().await,
         };
-        Ok(hazards_of(&info, takes_snapshots, self.target.locator.has_sentinels()))
+        Ok(hazards_of(&info, takes_snapshots, self.targets.calls.locator.has_sentinels()))
     }
 
     /// The text of `INFO`; empty if the server answers but refuses it.

@@ -10,8 +10,19 @@ use super::{
     keeper::{Purpose, Target},
     keyspace::{DEPLOYMENT, Keyspace},
     locator::Locator,
+    together::Together,
 };
 use crate::store::Unreported;
+
+/// What a store connects to.
+pub(super) struct Targets {
+    /// The server of the organization's data.
+    pub(super) calls: Target,
+    /// The same, for reports.
+    pub(super) reports: Target,
+    /// That of what all organizations share: in a cluster, it may be another.
+    pub(super) deployment: Target,
+}
 
 /// Where the store is and how it is used.
 #[derive(Clone)]
@@ -54,8 +65,8 @@ pub enum SettingsError {
 }
 
 impl RedisSettings {
-    /// The server of the organization's data, and that of what all organizations share: in a cluster, they may differ.
-    pub(super) fn targets(&self, keyspace: &Keyspace) -> Result<(Target, Target), SettingsError> {
+    /// What a store connects to, over the links of those that are made with it.
+    pub(super) fn targets(&self, keyspace: &Keyspace, links: &Together) -> Result<Targets, SettingsError> {
         if self.organization.is_empty() || self.organization.contains(['{', '}']) {
             return Err(SettingsError::Organization(self.organization.clone()));
         }
@@ -63,14 +74,20 @@ impl RedisSettings {
             return Err(SettingsError::Deadline);
         }
         let dialer = Dialer::new(&self.url, self.access.clone());
-        let target = |key: &str, purpose| Target {
-            dialer: dialer.clone(),
-            locator: Arc::new(Locator::new(&self.url.place, dialer.clone(), key)),
+        let locator = |key| Arc::new(Locator::new(&self.url.place, dialer.over(&links.questions), key));
+        let target = |links, locator: &Arc<Locator>, purpose| Target {
+            dialer: dialer.over(links),
+            locator: Arc::clone(locator),
             purpose,
             layout: self.layout.clone(),
         };
         let (meta, counters) = (keyspace.meta.clone(), keyspace.counters.clone());
-        let organization = target(&keyspace.meta, Purpose::Organization { meta, counters });
-        Ok((organization, target(DEPLOYMENT, Purpose::Deployment(DEPLOYMENT))))
+        let (own, of_all) = (locator(&keyspace.meta), locator(DEPLOYMENT));
+        let organization = Purpose::Organization { meta, counters };
+        Ok(Targets {
+            calls: target(&links.calls, &own, organization.clone()),
+            reports: target(&links.reports, &own, organization),
+            deployment: target(&links.deployment, &of_all, Purpose::Deployment(DEPLOYMENT)),
+        })
     }
 }

@@ -70,7 +70,9 @@ impl Inner {
         if self.connection.is_down() {
             return Err(StoreError::Unavailable);
         }
-        Ok(self.reports.get_or_init(|| Connection::open_patient(self.target.clone(), self.acts_within())))
+        Ok(self
+            .reports
+            .get_or_init(|| Connection::open_patient(self.targets.reports.clone(), self.acts_within())))
     }
 
     /// Reads a collection in pages on the connection for reports, so neither the server nor the connection for decisions is held

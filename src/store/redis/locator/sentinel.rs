@@ -66,6 +66,8 @@ async fn named_by(
         pipeline.cmd("SENTINEL").arg(words).arg(primary);
     }
     let mut answers = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?.into_iter();
+    // Others that ask it now may do so over the same link. It ends with the last.
+    let _link = connection.sound();
     let Value::Array(answer) = answers.next().unwrap_or(Value::Nil).extract_error()? else { return Ok(None) };
     // An ACL may permit only the first.
     let epoch = answers.next().as_ref().and_then(epoch_of).unwrap_or(0);

@@ -72,7 +72,10 @@ async fn view_of(dialer: &Dialer, node: RedisNode, slot: u16) -> Result<View, Re
     let mut connection = dialer.connect(&Address::Node(node.clone())).await?;
     let mut cmd = redis::cmd("CLUSTER");
     cmd.arg("SLOTS");
-    let answer = connection.send_packed_command(&cmd).await?.extract_error()?;
+    let answer = connection.send_packed_command(&cmd).await?;
+    // Others that ask it now may do so over the same link. It ends with the last.
+    let _link = connection.sound();
+    let answer = answer.extract_error()?;
     Ok(view(&answer, slot, &node.host))
 }
 

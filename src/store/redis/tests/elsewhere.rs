@@ -11,16 +11,16 @@ use crate::store::redis::{
     locator::Locator,
 };
 
-fn ask(by_hand: &mut ByHand, words: &[&str]) -> Value {
+pub(super) fn ask(by_hand: &mut ByHand, words: &[&str]) -> Value {
     let (command, rest) = words.split_first().unwrap();
     redis::cmd(command).arg(rest).query(by_hand).unwrap()
 }
 
-fn text(by_hand: &mut ByHand, words: &[&str]) -> String {
+pub(super) fn text(by_hand: &mut ByHand, words: &[&str]) -> String {
     redis::from_redis_value(ask(by_hand, words)).unwrap()
 }
 
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < Duration::from_secs(20), "{what}");
@@ -37,28 +37,42 @@ fn port(server: &Server) -> String {
 }
 
 fn store_at(url: &str) -> RedisStore {
-    let settings = RedisSettings {
+    RedisStore::connect(settings_at(url, "acme"), Clock::Manual(ManualClock::new(NOW))).unwrap()
+}
+
+pub(super) fn settings_at(url: &str, organization: &str) -> RedisSettings {
+    RedisSettings {
         url: url.parse().unwrap(),
         access: RedisAccess::default(),
-        organization: "acme".into(),
+        organization: organization.into(),
         deadline: Duration::from_millis(400),
         layout: LayoutGate::default(),
         unreported: Unreported::default(),
         replay: ReplaySettings::default(),
-    };
-    RedisStore::connect(settings, Clock::Manual(ManualClock::new(NOW))).unwrap()
+    }
+}
+
+/// The connections of others than this test to a server, by their numbers.
+pub(super) fn connections_to(server: &Server) -> Vec<String> {
+    let list = text(&mut server.by_hand(), &["CLIENT", "LIST", "TYPE", "normal"]);
+    // A node keeps the connection over which it has moved keys for a while.
+    let is_other = |line: &&str| !line.contains("cmd=client") && !line.contains("cmd=restore");
+    let others = list.lines().filter(is_other);
+    let mut ids: Vec<_> = others.map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    ids.sort();
+    ids
 }
 
 /// Two nodes of a cluster. The first owns all slots, and moves that of the organization to the second, key by key.
-struct Move {
-    from: Server,
-    to: Server,
+pub(super) struct Move {
+    pub(super) from: Server,
+    pub(super) to: Server,
     slot: String,
     ids: [String; 2],
 }
 
 impl Move {
-    fn start(more: &[&str]) -> Option<Self> {
+    pub(super) fn start(more: &[&str]) -> Option<Self> {
         let start = |bus: u16| {
             let bus = bus.to_string();
             let arguments = ["--cluster-enabled", "yes", "--cluster-port", &bus];
@@ -83,7 +97,7 @@ impl Move {
     }
 
     /// Moves the keys, and leaves the slot where it is.
-    fn move_keys(&self) {
+    pub(super) fn move_keys(&self) {
         let (mut from, mut to) = (self.from.by_hand(), self.to.by_hand());
         ask(&mut to, &["CLUSTER", "SETSLOT", &self.slot, "IMPORTING", &self.ids[0]]);
         ask(&mut from, &["CLUSTER", "SETSLOT", &self.slot, "MIGRATING", &self.ids[1]]);
@@ -96,7 +110,7 @@ impl Move {
         ask(&mut from, &words);
     }
 
-    fn move_slot(&self) {
+    pub(super) fn move_slot(&self) {
         for server in [&self.to, &self.from] {
             ask(&mut server.by_hand(), &["CLUSTER", "SETSLOT", &self.slot, "NODE", &self.ids[1]]);
         }
@@ -104,14 +118,10 @@ impl Move {
 
     /// The connections of the store to the owner, by their numbers.
     fn connections(&self) -> Vec<String> {
-        let list = text(&mut self.from.by_hand(), &["CLIENT", "LIST", "TYPE", "normal"]);
-        let others = list.lines().filter(|line| !line.contains("cmd=client"));
-        let mut ids: Vec<_> = others.map(|line| line.split(' ').next().unwrap().to_owned()).collect();
-        ids.sort();
-        ids
+        connections_to(&self.from)
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("redis+cluster://127.0.0.1:{}", port(&self.from))
     }
 }
@@ -169,14 +179,14 @@ async fn a_node_that_keys_have_moved_to_and_that_fails_costs_no_connection_to_th
 }
 
 /// A Sentinel that knows no other one.
-struct Sentinel {
+pub(super) struct Sentinel {
     child: Child,
-    port: u16,
+    pub(super) port: u16,
     _directory: tempfile::TempDir,
 }
 
 impl Sentinel {
-    fn start(primary: &Server, epoch: u64) -> Self {
+    pub(super) fn start(primary: &Server, epoch: u64) -> Self {
         let (directory, own) = (tempfile::tempdir().unwrap(), free_port());
         let config = directory.path().join("sentinel.conf");
         let lines = format!(

@@ -17,6 +17,7 @@ mod replicas;
 mod scripts;
 pub(crate) mod server;
 mod time;
+mod together;
 mod unreported;
 
 use std::{collections::HashMap, time::Instant};

@@ -107,16 +107,19 @@ impl Server {
         clock: Clock,
         replay: super::ReplaySettings,
     ) -> RedisStore {
-        let settings = RedisSettings {
+        RedisStore::connect(RedisSettings { replay, ..self.settings_of(organization) }, clock).unwrap()
+    }
+
+    pub(super) fn settings_of(&self, organization: &str) -> RedisSettings {
+        RedisSettings {
             url: self.url().parse().unwrap(),
             access: RedisAccess::default(),
             organization: organization.into(),
             deadline: Duration::from_millis(250),
             layout: super::LayoutGate::default(),
             unreported: crate::store::Unreported::default(),
-            replay,
-        };
-        RedisStore::connect(settings, clock).unwrap()
+            replay: super::ReplaySettings::default(),
+        }
     }
 
     /// A store on a manual clock, once it is connected.
