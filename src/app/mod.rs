@@ -103,33 +103,38 @@ impl App {
         S: Store + Clone,
         F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
     {
-        self.serve_each(listen, vec![make_store])
+        self.serve_each(listen, move || Ok(vec![make_store()?]))
     }
 
-    /// The same for each organization on a store of its own, in their order.
+    /// The same for each organization on a store of its own. `make_stores` makes those of one thread, in the order of the organizations.
     ///
     /// # Errors
     /// As there.
-    pub fn serve_each<S, F>(&self, listen: Listen, make_stores: Vec<F>) -> Result<Server, StartError>
+    pub fn serve_each<S, F>(&self, listen: Listen, make_stores: F) -> Result<Server, StartError>
     where
         S: Store + Clone,
-        F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
+        F: Fn() -> Result<Vec<S>, StartError> + Clone + Send + 'static,
     {
         let Listen { address, threads, drain, tls } = listen;
         let connections = self.connections.clone();
         let options = Options { listen: address, threads, drain, tls, connections };
-        let mut members = self.organizations().zip(make_stores).map(|(organization, make_store)| {
-            let calls = Arc::clone(&organization.parts.status.calls);
-            let make_store = move || {
-                let store = make_store()?;
+        let member = |organization: &Organization| Member {
+            shared: Arc::clone(&organization.shared),
+            parts: organization.parts.clone(),
+        };
+        let calls: Vec<_> = self.organizations().map(|one| Arc::clone(&one.parts.status.calls)).collect();
+        let make_stores = move || {
+            let stores = make_stores()?;
+            if stores.len() != calls.len() {
+                return Err(StartError::Store("there is not one for each organization".to_owned()));
+            }
+            let watched = stores.into_iter().zip(&calls).map(|(store, calls)| {
                 calls.watch(&store);
-                Ok(Observed::guarded(store, &calls))
-            };
-            let (shared, parts) = (Arc::clone(&organization.shared), organization.parts.clone());
-            Member { shared, parts, make_store }
-        });
-        let first = members.next().ok_or_else(|| StartError::Store("there is none".to_owned()))?;
-        Server::start(&options, first, members.collect())
+                Observed::guarded(store, calls)
+            });
+            Ok(watched.collect())
+        };
+        Server::start(&options, member(&self.first), self.others.iter().map(member).collect(), make_stores)
     }
 
     /// Ends the streams of events on pages, as the service is about to stop.

@@ -14,6 +14,7 @@ use std::{
 use tokio::{
     runtime::Builder,
     sync::mpsc::{UnboundedSender, unbounded_channel},
+    task::JoinSet,
 };
 use tracing::error;
 
@@ -110,22 +111,50 @@ impl Sink {
         make_store: impl FnOnce() -> Result<S, E> + Send + 'static,
         kept: Duration,
     ) -> io::Result<Self> {
+        let mut sinks = Self::stores(1, move || make_store().map(|store| vec![store]), kept)?;
+        sinks.pop().ok_or_else(|| io::Error::other("there is no store"))
+    }
+
+    /// The same for `count` stores, one for each sink and in their order, all on one runtime. What is written to one does not wait for
+    /// another.
+    ///
+    /// # Errors
+    /// The system cannot start a thread.
+    pub fn stores<S: AuditLog, E: fmt::Display>(
+        count: usize,
+        make_stores: impl FnOnce() -> Result<Vec<S>, E> + Send + 'static,
+        kept: Duration,
+    ) -> io::Result<Vec<Self>> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let (orders, mut coming) = unbounded_channel();
-        let (closing, closed) = mpsc::channel::<()>();
+        let (mut sinks, mut ends) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for _ in 0..count {
+            let (orders, coming) = unbounded_channel();
+            let (closing, closed) = mpsc::channel::<()>();
+            let closing_of = Arc::new(Closing(Mutex::new(closed)));
+            sinks.push(Self { lines: Orders::ToTask(orders), closing: closing_of });
+            ends.push((coming, closing));
+        }
         thread::Builder::new().name("audit-store".to_owned()).spawn(move || {
             runtime.block_on(async move {
-                match make_store() {
-                    Ok(store) => StoreWriter::new(store, kept).run(&mut coming).await,
+                let stores = match make_stores() {
+                    Ok(stores) => stores,
                     Err(error) => {
-                        error!(%error, "the audit log cannot use the store and is not written to it")
+                        error!(%error, "the audit log cannot use the store and is not written to it");
+                        return;
                     }
+                };
+                let mut writing = JoinSet::new();
+                for (store, (mut coming, closing)) in stores.into_iter().zip(ends) {
+                    writing.spawn(async move {
+                        StoreWriter::new(store, kept).run(&mut coming).await;
+                        drop(closing);
+                    });
                 }
+                // Whatever becomes of one, the others write.
+                while writing.join_next().await.is_some() {}
             });
-            drop(runtime);
-            drop(closing);
         })?;
-        Ok(Self { lines: Orders::ToTask(orders), closing: Arc::new(Closing(Mutex::new(closed))) })
+        Ok(sinks)
     }
 
     /// Starts the thread of `writer`.

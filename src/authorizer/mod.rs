@@ -33,6 +33,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 pub(crate) use self::decision_log::{BatchFacts, Facts, Refusal as RefusalLine};
 #[cfg(test)]
@@ -75,7 +76,7 @@ use crate::{
         policy::Policy,
         snapshot::Snapshot,
     },
-    live::Follower,
+    live::{Follower, follow_each},
     runtime::{Runtime, clock::Clock},
     store::{Record, ReservationId, Reserve, Reserved, Store, StoreError},
     telemetry::trace,
@@ -149,6 +150,17 @@ impl<S: Store + Clone> Authorizer<S> {
     #[must_use]
     pub fn follower(&self) -> &Follower<S> {
         &self.follower
+    }
+
+    /// Follows on worker number `worker` what is in force for each of `all`, until told to stop: one follower for their registries, and none waits
+    /// for another.
+    pub fn follow_each(
+        all: &[&Self],
+        worker: u32,
+        stop: watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + Send + use<S> {
+        let followers = all.iter().map(|one| one.follower.clone()).collect();
+        follow_each(followers, worker, stop)
     }
 
     /// What is in force.

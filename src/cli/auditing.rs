@@ -30,30 +30,38 @@ pub(super) fn open_shared(settings: &Settings) -> Result<Option<Sink>, (String, 
     Sink::open(&targets).map_err(|error| (name, error))
 }
 
-/// Opens the log of `organization` into `shared` and, where the settings say so, into a store of its own.
+/// Opens what the log of each organization goes to in its store, where the settings say so; their calls are counted in `calls`, which are in
+/// the order of the stores. Without, there is none for any.
 ///
 /// # Errors
 /// What cannot be opened, and why.
-pub(super) fn open<S: AuditLog, E: fmt::Display>(
+pub(super) fn open_stores<S: AuditLog, E: fmt::Display>(
     settings: &Settings,
-    organization: &Arc<str>,
-    shared: Option<&Sink>,
-    make_store: impl FnOnce() -> Result<S, E> + Send + 'static,
-    calls: Arc<Calls>,
-) -> Result<Audit, (String, std::io::Error)> {
-    let mut sinks = Vec::from_iter(shared.cloned());
-    let of_store = |error| ("of the store".to_owned(), error);
-    if settings.audit_sinks().contains(&AuditSink::Store) {
-        sinks.push(
-            Sink::store(
-                move || make_store().map(|store| Observed::new(store, &calls)),
-                settings.audit_retention,
-            )
-            .map_err(of_store)?,
-        );
+    make_stores: impl FnOnce() -> Result<Vec<S>, E> + Send + 'static,
+    calls: Vec<Arc<Calls>>,
+) -> Result<Vec<Sink>, (String, std::io::Error)> {
+    if !settings.audit_sinks().contains(&AuditSink::Store) {
+        return Ok(Vec::new());
     }
+    let count = calls.len();
+    let observed = move || {
+        let stores = make_stores()?.into_iter().zip(calls);
+        Ok::<_, E>(stores.map(|(store, calls)| Observed::new(store, &calls)).collect())
+    };
+    Sink::stores(count, observed, settings.audit_retention).map_err(of_store)
+}
+
+/// Opens the log of `organization` into `sinks`.
+///
+/// # Errors
+/// What cannot be opened, and why.
+pub(super) fn open(organization: &Arc<str>, sinks: Vec<Sink>) -> Result<Audit, (String, std::io::Error)> {
     let origin = Origin { organization: Arc::clone(organization), replica: replica_name().into() };
     Audit::start(origin, sinks).map_err(of_store)
+}
+
+fn of_store(error: std::io::Error) -> (String, std::io::Error) {
+    ("of the store".to_owned(), error)
 }
 
 /// Records the outcome of a policy change.

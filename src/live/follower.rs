@@ -29,7 +29,7 @@ const FRESHEN_ATTEMPTS: u32 = 3;
 /// without an answer that open a breaker. The follower goes on.
 const FAILED_READINGS: u32 = 3;
 /// How often uses are written down.
-const WRITE_USES: Duration = Duration::from_secs(1);
+pub(super) const WRITE_USES: Duration = Duration::from_secs(1);
 
 /// Reads the registry over the connection of one worker.
 ///
@@ -73,8 +73,8 @@ pub enum Unfresh {
 /// What is in force, followed over the store's connection of one worker. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Follower<S> {
-    store: S,
-    live: Arc<Live>,
+    pub(super) store: S,
+    pub(super) live: Arc<Live>,
     readings: Arc<Readings>,
 }
 
@@ -185,7 +185,7 @@ impl<S: Registry> Follower<S> {
     /// reads only if those before it have not. One reads while all can, and no single connection is needed.
     pub async fn follow(&self, worker: u32, mut stop: watch::Receiver<bool>) {
         let mut stop_writing = stop.clone();
-        let every = FOLLOW + STAND_BY.saturating_mul(worker).min(FOLLOW);
+        let every = reads_every(worker);
         let following = async {
             loop {
                 let age = self.live.freshness().age();
@@ -208,6 +208,11 @@ impl<S: Registry> Follower<S> {
         };
         tokio::join!(following, writing);
     }
+}
+
+/// How old what is known may be when worker number `worker` reads the registry.
+pub(super) fn reads_every(worker: u32) -> Duration {
+    FOLLOW + STAND_BY.saturating_mul(worker).min(FOLLOW)
 }
 
 /// Waits. Returns whether a stop was requested in that time.

@@ -15,6 +15,7 @@ mod dispatch;
 mod health;
 mod inside;
 pub mod metrics;
+mod on_core;
 mod record;
 mod reflection;
 mod request_body;
@@ -53,18 +54,17 @@ pub use tls::{
     install_cryptography, validity_of,
 };
 
-use by_organization::{ByOrganization, Guarded};
+use by_organization::ByOrganization;
 use closing::{cut_before_the_end, say_closings};
 use deadline::Deadline;
+use on_core::OnCore;
 use request_body::Bounded;
-use services::{Core, services};
 use serving::{Protocol, Serving};
 use traced::Traced;
 
 use crate::{
     authorizer::{Authorizer, Shared},
-    replicas::Announcer,
-    rpc::{AccessLayer, Recorder, explained, watched},
+    rpc::{explained, watched},
     store::Store,
 };
 
@@ -87,13 +87,11 @@ pub struct Options {
 
 /// One of the organizations that are served.
 #[derive(Clone, Debug)]
-pub struct Member<F> {
+pub struct Member {
     /// What its authorizers share.
     pub shared: Arc<Shared>,
     /// What its services are made of.
     pub parts: ServiceParts,
-    /// Makes its store: it is called once on each thread, within its runtime.
-    pub make_store: F,
 }
 
 /// Why the service cannot start.
@@ -129,8 +127,9 @@ pub struct Server {
 /// The state that every worker needs.
 #[derive(Clone)]
 struct Setup<F> {
-    first: Member<F>,
-    others: Vec<Member<F>>,
+    first: Member,
+    others: Vec<Member>,
+    make_stores: F,
     drain: Duration,
     health: HealthReporter,
     stop: watch::Receiver<bool>,
@@ -141,18 +140,20 @@ struct Setup<F> {
 }
 
 impl Server {
-    /// Listens, and serves organizations on threads of its own.
+    /// Listens, and serves organizations on threads of its own. `make_stores` makes the stores of all, in their order: it is called once on
+    /// each thread, within its runtime.
     ///
     /// # Errors
     /// The address is unavailable, or a thread or a store cannot be set up.
     pub fn start<S, F>(
         options: &Options,
-        first: Member<F>,
-        others: Vec<Member<F>>,
+        first: Member,
+        others: Vec<Member>,
+        make_stores: F,
     ) -> Result<Self, StartError>
     where
         S: Store + Clone,
-        F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
+        F: Fn() -> Result<Vec<S>, StartError> + Clone + Send + 'static,
     {
         let (stop, stopped) = watch::channel(false);
         let (ended_sender, ended) = mpsc::channel(1);
@@ -161,6 +162,7 @@ impl Server {
         let setup = Setup {
             first,
             others,
+            make_stores,
             drain: options.drain,
             health: HealthReporter::new(),
             stop: stopped,
@@ -219,7 +221,7 @@ fn start_worker<S, F>(
 ) -> Result<(SocketAddr, JoinHandle<()>), StartError>
 where
     S: Store + Clone,
-    F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
+    F: Fn() -> Result<Vec<S>, StartError> + Clone + Send + 'static,
 {
     let (started, starting) = std::sync::mpsc::sync_channel(1);
     let worker = thread::Builder::new()
@@ -236,9 +238,9 @@ where
                 let ready = listen(address).and_then(|listener| {
                     let bound =
                         listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
-                    let first = (setup.first.make_store)()?;
-                    let others = setup.others.iter().map(|member| (member.make_store)());
-                    Ok((bound, listener, (first, others.collect::<Result<Vec<_>, _>>()?)))
+                    let mut stores = (setup.make_stores)()?.into_iter();
+                    let first = stores.next().ok_or_else(|| StartError::Store("there is none".to_owned()))?;
+                    Ok((bound, listener, (first, stores.collect())))
                 });
                 match ready {
                     Ok((bound, listener, stores)) => {
@@ -268,61 +270,6 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     bind().map_err(|source| StartError::Listen { address, source })
 }
 
-/// One organization on one core.
-struct OnCore<S> {
-    shared: Arc<Shared>,
-    parts: ServiceParts,
-    store: S,
-    authorizer: Authorizer<S>,
-    /// Follows its registry until told to stop.
-    follower: JoinTask<()>,
-}
-
-impl<S: Store + Clone> OnCore<S> {
-    /// Begins to follow its registry on the worker with this number.
-    fn begin<F>(worker: u32, member: Member<F>, store: S, stop: &watch::Receiver<bool>) -> Self {
-        let Member { shared, parts, .. } = member;
-        let authorizer = Authorizer::new(store.clone(), parts.runtime.clone(), Arc::clone(&shared));
-        let (follower, told) = (authorizer.follower().clone(), stop.clone());
-        let follower = tokio::spawn(async move { follower.follow(worker, told).await });
-        Self { shared, parts, store, authorizer, follower }
-    }
-
-    /// Its services, behind its guard.
-    fn guarded(&self, health: &HealthReporter) -> Guarded<S> {
-        let Self { shared, parts, authorizer, .. } = self;
-        let recorder = Recorder::new(parts.guard.audit().clone(), authorizer.settler().tasks().clone());
-        let health = health.clone();
-        let services = services(Core { authorizer, shared, recorder: &recorder, parts, health });
-        // Around all services, so no service added later can bypass it.
-        AccessLayer::new(parts.guard.clone()).layer(services)
-    }
-
-    /// Begins what one worker does for the organization: it tells of the replica, records denials, and shows decisions to those who watch.
-    fn beside(&self, stop: &watch::Receiver<bool>) {
-        let Self { shared, parts, store, .. } = self;
-        let ServiceParts { upstream, runtime, .. } = parts;
-        let live = Arc::clone(&shared.live);
-        let announcer = Announcer::new(store.clone(), live, Arc::clone(upstream), runtime.clock.clone());
-        let announcer = announcer.with_spool(shared.spool.clone());
-        // Not awaited at the end: it delays no stop.
-        tokio::spawn(announcer.run(stop.clone()));
-        tokio::spawn(Arc::clone(&shared.live).record_denials(store.clone(), stop.clone()));
-        tokio::spawn(Arc::clone(&shared.feed).relay(store.clone(), stop.clone()));
-    }
-
-    /// Ends once what it has begun is settled.
-    async fn end(self) {
-        self.authorizer.settler().end().await;
-        // For the calls on all workers so far; the last worker to end writes the rest.
-        self.shared.live.write_uses(&self.store).await;
-        self.shared.live.write_denials(&self.store).await;
-        if self.follower.await.is_err() {
-            error!("the follower of the registry had panicked");
-        }
-    }
-}
-
 /// Begins what one worker does for the process, whatever it serves, and watches whether anything can be served; returns that task.
 async fn beside<S: Store + Clone, F>(
     setup: &Setup<F>,
@@ -346,10 +293,11 @@ async fn serve<S: Store + Clone, F: Clone>(
 ) {
     let worker = u32::try_from(index).unwrap_or(u32::MAX);
     let tracing = setup.first.parts.tracing.clone();
-    let begin = |member: &Member<F>, store| OnCore::begin(worker, member.clone(), store, &setup.stop);
-    let first = begin(&setup.first, first);
-    let others: Vec<_> =
-        setup.others.iter().zip(others).map(|(member, store)| begin(member, store)).collect();
+    let first = OnCore::new(setup.first.clone(), first);
+    let others = setup.others.iter().zip(others).map(|(member, store)| OnCore::new(member.clone(), store));
+    let others: Vec<_> = others.collect();
+    let authorizers: Vec<_> = std::iter::once(&first).chain(&others).map(|one| &one.authorizer).collect();
+    let following = tokio::spawn(Authorizer::follow_each(&authorizers, worker, setup.stop.clone()));
     // Before anything is served, as the health reporter itself starts with `Serving`.
     let watch = match index {
         0 => Some(beside(&setup, &first, &others).await),
@@ -379,6 +327,9 @@ async fn serve<S: Store + Clone, F: Clone>(
         ends.spawn(one.end());
     }
     ends.join_all().await;
+    if following.await.is_err() {
+        error!("the follower of the registries had panicked");
+    }
     // A worker without connections ends at once, but this one still informs the clients that watch on others.
     if let Some(watch) = watch
         && watch.await.is_err()

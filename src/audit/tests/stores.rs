@@ -103,6 +103,27 @@ fn a_store_that_fails_holds_nothing_up_and_refusals_are_bounded() {
     assert_eq!(store.subjects().iter().filter(|subject| *subject == "rpc").count(), waiting);
 }
 
+/// The logs of several organizations have one thread.
+#[test]
+fn a_store_that_fails_holds_up_that_of_no_other_organization() {
+    let stores = [Failing::default(), Failing::default(), Failing::default()];
+    stores[0].fails.store(true, Ordering::Relaxed);
+    let (made, kept) = (stores.to_vec(), Duration::from_secs(86_400));
+    let sinks = Sink::stores(3, move || Ok::<_, StoreError>(made), kept).unwrap();
+    let audits: Vec<_> = sinks.into_iter().map(|sink| Audit::start(origin(), vec![sink]).unwrap()).collect();
+    for (audit, subject) in audits.iter().zip(["a", "b", "c"]) {
+        audit.changed(change(subject));
+    }
+    assert!(!audits[0].flush() && audits[1].flush() && audits[2].flush());
+    assert_eq!(
+        stores.each_ref().map(Failing::subjects),
+        [vec![], vec!["b".to_owned()], vec!["c".to_owned()]]
+    );
+    stores[0].fails.store(false, Ordering::Relaxed);
+    drop(audits);
+    assert_eq!(stores[0].subjects(), ["a"]);
+}
+
 /// What a file does not take is in the store all the same, and the other way round.
 #[test]
 fn a_sink_that_fails_holds_up_no_other() {

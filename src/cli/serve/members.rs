@@ -79,26 +79,31 @@ impl Policies {
     }
 }
 
-/// One organization: its policy and its store.
-pub(super) struct Member<F> {
+/// One organization: its policy, and what is known of its store.
+pub(super) struct Member {
     pub(super) source: Arc<PolicySource>,
-    /// Makes a store of its own for whatever needs one.
-    pub(super) make_store: F,
     hazards: Hazards,
     /// Where the stores count reservations that ended without a report.
     unreported: Unreported,
     spool: Option<PathBuf>,
 }
 
-/// All organizations, or why one cannot be served.
-type Members<F> = Result<Vec<Member<F>>, ServeError>;
+/// All organizations.
+pub(super) struct Members<F> {
+    pub(super) all: Vec<Member>,
+    /// Makes a store of each, in their order, for one purpose on one runtime: they may share what leads to them.
+    pub(super) make_stores: F,
+}
+
+/// Stores, or why one cannot be made.
+type MadeStores<S> = Result<Vec<S>, StartError>;
 
 /// Each on an embedded store.
 pub(super) fn on_disk(
     settings: &Settings,
     policies: &Policies,
     meters: &Meters,
-) -> Members<impl Fn() -> Result<EmbeddedStore, StartError> + Clone + Send + 'static + use<>> {
+) -> Result<Members<impl Fn() -> MadeStores<EmbeddedStore> + Clone + Send + 'static + use<>>, ServeError> {
     let transactions = Transactions::new(meters);
     let open = |source: &Arc<PolicySource>| {
         let organization = Arc::clone(&source.policy().load().organization.id);
@@ -107,15 +112,17 @@ pub(super) fn on_disk(
         refuse_former(settings, &own)?;
         let store = EmbeddedStore::open(dir, Clock::System)?;
         let store = transactions.timed(store.with_deadline(settings.store_timeout));
-        Ok(Member {
+        let member = Member {
             source: Arc::clone(source),
             hazards: Hazards::default(),
             unreported: store.unreported(),
             spool: own.spool_directory,
-            make_store: move || Ok(store.clone()),
-        })
+        };
+        Ok((member, store))
     };
-    policies.all().iter().map(open).collect()
+    let opened = policies.all().iter().map(open).collect::<Result<Vec<_>, ServeError>>()?;
+    let (all, stores): (Vec<_>, Vec<_>) = opened.into_iter().unzip();
+    Ok(Members { all, make_stores: move || Ok(stores.clone()) })
 }
 
 /// Of several organizations each has directories of its own. One that has the store or the spool of a single organization is not left for
@@ -143,14 +150,14 @@ pub(super) async fn on_redis(
     settings: &Settings,
     url: &RedisUrl,
     policies: &Policies,
-) -> Members<impl Fn() -> Result<RedisStore, StartError> + Clone + Send + 'static + use<>> {
+) -> Result<Members<impl Fn() -> MadeStores<RedisStore> + Clone + Send + 'static + use<>>, ServeError> {
     let (access, hash_key) = (redis_access(settings)?, KnownHashKey::default());
-    let mut members = Vec::new();
+    let (mut reached, mut found) = (Vec::new(), Vec::new());
     for source in policies.all() {
         let organization = Arc::clone(&source.policy().load().organization.id);
         let (unreported, own) = (Unreported::default(), policies.own(settings, &organization));
         refuse_former(settings, &own)?;
-        let redis = RedisSettings {
+        reached.push(RedisSettings {
             url: url.clone(),
             access: access.clone(),
             organization: organization.to_string(),
@@ -164,28 +171,47 @@ pub(super) async fn on_redis(
                 // All organizations of a Redis have the same.
                 hash_key: hash_key.clone(),
             },
-        };
-        let is_looked_at = !matches!(url.place, RedisPlace::Cluster { .. });
-        let hazards = match members.first().filter(|_| is_looked_at) {
-            // The server of all.
-            Some(Member { hazards, .. }) => Arc::clone(hazards),
-            None => {
-                let store = RedisStore::connect(redis.clone(), Clock::System)?;
-                redis_safety::watch(store, settings.require_safe_redis).await?
-            }
-        };
-        members.push(Member {
-            source: Arc::clone(source),
-            hazards,
-            unreported,
-            spool: own.spool_directory,
-            make_store: move || {
-                RedisStore::connect(redis.clone(), Clock::System)
-                    .map_err(|error| StartError::Store(error.to_string()))
-            },
         });
+        found.push((Arc::clone(source), unreported, own.spool_directory));
     }
-    Ok(members)
+    // In a cluster each may have a server of its own; else there is one for all.
+    let is_cluster = matches!(url.place, RedisPlace::Cluster { .. });
+    let looking = reached.iter().take(if is_cluster { reached.len() } else { 1 }).cloned();
+    let mut hazards = Vec::with_capacity(reached.len());
+    for store in RedisStore::connect_together(looking, &Clock::System)? {
+        hazards.push(redis_safety::watch(store, settings.require_safe_redis).await?);
+    }
+    let hazards = hazards.iter().cycle().map(Arc::clone);
+    let member = |((source, unreported, spool), hazards)| Member { source, hazards, unreported, spool };
+    let all = found.into_iter().zip(hazards).map(member).collect();
+    let make_stores = move || {
+        RedisStore::connect_together(reached.clone(), &Clock::System)
+            .map_err(|error| StartError::Store(error.to_string()))
+    };
+    Ok(Members { all, make_stores })
+}
+
+/// The stores for what runs beside the service of one organization, each for one purpose.
+pub(super) struct Beside<S> {
+    /// Where there are metrics.
+    metrics: Option<S>,
+    alerts: S,
+    spool: S,
+    policies: S,
+}
+
+impl<S> Beside<S> {
+    /// Those of each organization.
+    pub(super) fn of_each(
+        make_stores: impl Fn() -> MadeStores<S>,
+        is_measured: bool,
+    ) -> Result<Vec<Self>, StartError> {
+        let mut metrics = if is_measured { make_stores()? } else { Vec::new() }.into_iter();
+        let (alerts, spools, policies) = (make_stores()?, make_stores()?, make_stores()?);
+        let each = alerts.into_iter().zip(spools).zip(policies);
+        let beside = |((alerts, spool), policies)| Self { metrics: metrics.next(), alerts, spool, policies };
+        Ok(each.map(beside).collect())
+    }
 }
 
 /// What an organization needs before it is put together.
@@ -199,19 +225,15 @@ pub(super) struct Begun {
 }
 
 impl Begun {
-    pub(super) fn new<S, F>(
+    /// `sinks` are where its audit log goes, and `calls` where the calls to its stores are counted.
+    pub(super) fn new(
         settings: &Settings,
-        member: &Member<F>,
-        shared: Option<&Sink>,
-    ) -> Result<Self, ServeError>
-    where
-        S: Store + Clone,
-        F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
-    {
-        let source = Arc::clone(&member.source);
-        let (calls, first) = (Arc::<Calls>::default(), source.policy().load_full());
-        let (organization, make_store) = (&first.organization.id, member.make_store.clone());
-        let audit = auditing::open(settings, organization, shared, make_store, Arc::clone(&calls))
+        source: &Arc<PolicySource>,
+        sinks: Vec<Sink>,
+        calls: Arc<Calls>,
+    ) -> Result<Self, ServeError> {
+        let (source, first) = (Arc::clone(source), source.policy().load_full());
+        let audit = auditing::open(&first.organization.id, sinks)
             .map_err(|(file, error)| ServeError::Audit(file, error))?;
         check_access(settings, &first)?;
         let upstream = UpstreamKeySource::start(source.policy(), settings.groq_keys.clone())?;
@@ -220,7 +242,7 @@ impl Begun {
     }
 
     /// What its service is made of.
-    pub(super) fn parts<F>(&self, settings: &Settings, member: &Member<F>) -> Result<Parts, ServeError> {
+    pub(super) fn parts(&self, settings: &Settings, member: &Member) -> Result<Parts, ServeError> {
         let policy = self.source.policy().load_full();
         let organization = Arc::clone(&policy.organization.id);
         let open = |directory: &PathBuf| Spool::open(directory, settings.spool_max_size, &organization);
@@ -236,25 +258,20 @@ impl Begun {
     }
 
     /// Runs what stands beside its service, until the process ends; returns what delivers its spool, if it has one.
-    pub(super) fn run<S, F>(
+    pub(super) fn run<S: Store + Clone>(
         &self,
         organization: &Organization,
-        member: &Member<F>,
-        is_measured: bool,
-    ) -> Result<Option<SpoolDelivery<Observed<S>>>, ServeError>
-    where
-        S: Store + Clone,
-        F: Fn() -> Result<S, StartError>,
-    {
-        let (source, make_store) = (&self.source, &member.make_store);
-        if is_measured {
-            tokio::spawn(organization.follow_store(make_store()?));
+        stores: Beside<S>,
+    ) -> Option<SpoolDelivery<Observed<S>>> {
+        let (source, Beside { metrics, alerts, spool, policies }) = (&self.source, stores);
+        if let Some(metrics) = metrics {
+            tokio::spawn(organization.follow_store(metrics));
         }
         tokio::spawn(organization.follow_policy(source.policy(), self.changes.clone()));
-        tokio::spawn(organization.deliver_alerts(make_store()?));
-        let delivery = organization.deliver_spooled(make_store()?);
-        tokio::spawn(organization.record_policies(make_store()?, source.policy(), source.subscribe()));
-        Ok(delivery)
+        tokio::spawn(organization.deliver_alerts(alerts));
+        let delivery = organization.deliver_spooled(spool);
+        tokio::spawn(organization.record_policies(policies, source.policy(), source.subscribe()));
+        delivery
     }
 
     /// Where attempts to load its policy are recorded.

@@ -26,7 +26,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use self::{
-    members::{Begun, Member, Policies},
+    members::{Begun, Beside, Member, Members, Policies},
     record::Record,
 };
 use super::{announce::announce, auditing, logging, metering, redis_safety::UnsafeRedis, screen::Color};
@@ -38,7 +38,7 @@ use crate::{
     settings::{ExposureError, Settings, SettingsError, SettingsFlags, StoreUrl, check_exposure},
     spool::SpoolOpenError,
     store::{
-        Store,
+        Calls, Store,
         embedded::OpenError,
         redis::{self, RedisTlsError},
     },
@@ -185,28 +185,24 @@ struct Outputs {
 async fn serve_with<S, F>(
     settings: &Settings,
     Outputs { tls, decisions, meters, tracing }: Outputs,
-    members: Vec<Member<F>>,
+    Members { all: members, make_stores }: Members<F>,
 ) -> Result<(), ServeError>
 where
     S: Store + Clone,
-    F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
+    F: Fn() -> Result<Vec<S>, StartError> + Clone + Send + 'static,
 {
-    let shared = auditing::open_shared(settings).map_err(|(file, error)| ServeError::Audit(file, error))?;
-    let mut begun = Vec::with_capacity(members.len());
-    for member in &members {
-        begun.push(Begun::new(settings, member, shared.as_ref())?);
-    }
-    drop(shared);
+    let begun = begin_each(settings, &members, make_stores.clone())?;
     let parts = begun.iter().zip(&members).map(|(begun, member)| {
         let parts = begun.parts(settings, member)?;
         let decisions = parts.decisions.written_to(decisions.clone());
         Ok(Parts { decisions, meters: meters.clone(), tracing: tracing.clone(), ..parts })
     });
     let app = App::of_several(parts.collect::<Result<_, ServeError>>()?).ok_or(ServeError::Nothing)?;
-    let pages = pages(&app, settings, tls.as_ref(), &members).await?;
+    let pages = pages(&app, settings, tls.as_ref(), &make_stores).await?;
     let mut deliveries = Vec::new();
-    for ((organization, member), begun) in app.organizations().zip(&members).zip(&begun) {
-        deliveries.extend(begun.run(organization, member, meters.is_on())?);
+    let beside = Beside::of_each(&make_stores, meters.is_on())?;
+    for ((organization, begun), stores) in app.organizations().zip(&begun).zip(beside) {
+        deliveries.extend(begun.run(organization, stores));
     }
     let listen = Listen {
         address: settings.listen,
@@ -218,7 +214,6 @@ where
     let hangup = signal(SignalKind::hangup())?;
     let terminate = signal(SignalKind::terminate())?;
     let interrupt = signal(SignalKind::interrupt())?;
-    let make_stores = members.iter().map(|member| member.make_store.clone()).collect();
     let server = app.serve_each(listen, make_stores)?;
     let sources: Vec<_> = members.iter().map(|member| Arc::clone(&member.source)).collect();
     announce(settings, &sources, tls.as_ref(), server.address());
@@ -240,6 +235,24 @@ where
         error!("the last events of the audit log may not be written: its disk does not answer");
     }
     if drained { Ok(()) } else { Err(ServeError::Drain(settings.drain_timeout)) }
+}
+
+/// Opens what each of `members` needs before it is put together.
+fn begin_each<S, F>(settings: &Settings, members: &[Member], make_stores: F) -> Result<Vec<Begun>, ServeError>
+where
+    S: Store + Clone,
+    F: Fn() -> Result<Vec<S>, StartError> + Send + 'static,
+{
+    let failed = |(file, error)| ServeError::Audit(file, error);
+    let shared = auditing::open_shared(settings).map_err(failed)?;
+    let calls: Vec<_> = members.iter().map(|_| Arc::<Calls>::default()).collect();
+    let mut own = auditing::open_stores(settings, make_stores, calls.clone()).map_err(failed)?.into_iter();
+    let mut begun = Vec::with_capacity(members.len());
+    for (member, calls) in members.iter().zip(calls) {
+        let sinks = shared.iter().cloned().chain(own.next()).collect();
+        begun.push(Begun::new(settings, &member.source, sinks, calls)?);
+    }
+    Ok(begun)
 }
 
 fn cores() -> usize {
@@ -281,17 +294,17 @@ async fn pages<S, F>(
     app: &App,
     settings: &Settings,
     tls: Option<&TlsSource>,
-    members: &[Member<F>],
+    make_stores: F,
 ) -> Result<Option<JoinHandle<()>>, ServeError>
 where
     S: Store + Clone,
-    F: Fn() -> Result<S, StartError>,
+    F: Fn() -> Result<Vec<S>, StartError>,
 {
     let Some(address) = settings.admin_address() else { return Ok(None) };
     let failed = |source| ServeError::Admin { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let tls = tls.filter(|_| settings.admin_is_tls()).map(TlsSource::pages);
-    let stores = members.iter().map(|member| (member.make_store)()).collect::<Result<_, _>>()?;
+    let stores = make_stores()?;
     Ok(Some(tokio::spawn(app.serve_pages_of_each(listener, tls, app.door(settings)?, stores))))
 }
 

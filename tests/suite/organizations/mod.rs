@@ -2,7 +2,9 @@
 
 mod apart;
 mod envoy;
+mod followers;
 mod found;
+mod links;
 mod pages;
 mod people;
 mod policies;
