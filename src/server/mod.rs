@@ -70,6 +70,8 @@ use crate::{
 
 /// Connections waiting to be accepted, per core.
 const BACKLOG: u32 = 1024;
+/// Even where no call may go on, threads without any take a moment to end.
+const LEAST_DRAIN: Duration = Duration::from_millis(200);
 /// How to listen.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -196,7 +198,8 @@ impl Server {
             shared.feed.close();
         }
         self.stop.send_replace(true);
-        let drained = tokio::time::timeout(self.drain, self.ended.recv()).await.is_ok();
+        let within = self.drain.max(LEAST_DRAIN);
+        let drained = tokio::time::timeout(within, self.ended.recv()).await.is_ok();
         if drained {
             for worker in self.workers.drain(..) {
                 // All have ended, so joining does not block; a worker that panicked has reported that itself.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use super::{
-    history::History,
+    history::{History, IS_TRACED},
     rules::{self, Book},
 };
 use crate::{
@@ -18,8 +18,12 @@ use crate::{
 pub(super) fn sink(history: &Arc<History>) -> Sink {
     let history = Arc::clone(history);
     Sink::open(move |body| {
-        history.lock().delivered.push(String::from_utf8_lossy(body).into_owned());
+        let body = String::from_utf8_lossy(body).into_owned();
         history.note("alert", &[body.len() as u64]);
+        if *IS_TRACED {
+            println!("{body}");
+        }
+        history.lock().delivered.push(body);
     })
 }
 
@@ -32,7 +36,8 @@ pub(super) fn receivers() -> Arc<Receivers> {
         secret_files: Vec::new(),
         tls_ca_file: None,
         timeout: Duration::from_secs(1),
-        retry_for: Duration::from_secs(3_600),
+        // Longer than any step of the clock: what is older has to be delivered no more.
+        retry_for: Duration::from_secs(3 * 3_600),
         allow_private: true,
     };
     Arc::new(Receivers::new(vec![ops]))

@@ -44,7 +44,8 @@ pub(super) struct Records {
 }
 
 /// Whether everything is printed as it happens.
-static IS_TRACED: LazyLock<bool> = LazyLock::new(|| std::env::var_os("TOLLGATE_SIM_TRACE").is_some());
+pub(super) static IS_TRACED: LazyLock<bool> =
+    LazyLock::new(|| std::env::var_os("TOLLGATE_SIM_TRACE").is_some());
 
 /// The records of one world.
 #[derive(Debug)]
@@ -136,7 +137,9 @@ impl History {
         };
         let mut records = self.lock();
         records.steps += 1;
-        let grant = Grant { answered: records.steps, ..grant };
+        // A caller that was told of one that a failover forgot since has this one as well.
+        let was_delivered = records.grants.iter().any(|other| other.id == grant.id && other.was_delivered);
+        let grant = Grant { answered: records.steps, was_delivered, ..grant };
         let place = records.grants.len();
         records.grants.push(grant);
         records.current.insert(reserve.id, place);

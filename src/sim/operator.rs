@@ -81,9 +81,10 @@ impl<S: Simulated> Operator<S> {
 
     async fn revoke(&self, replica: &Replica<S>) {
         let keys = Keys::new(replica.authorizer.follower().clone(), replica.entropy.clone());
-        let sent = self.history.now();
-        if let Ok(Ok(_)) = timeout(PATIENCE, keys.revoke_key(KEY)).await {
-            let order = self.ordered(KEYED, sent, true);
+        let sent = self.sends();
+        if let Ok(Ok(_)) = timeout(PATIENCE, keys.revoke_key(KEY)).await
+            && let Some(order) = self.ordered(KEYED, sent, true)
+        {
             self.history.lock().revoked = Some(order);
             self.history.note("revoked", &[]);
         }
@@ -93,7 +94,7 @@ impl<S: Simulated> Operator<S> {
         let Some(replica) = self.fleet.any(&mut self.rng) else { return };
         let pauses = Pauses::new(replica.authorizer.follower().clone());
         let target = Target::Team(TEAMS[team].into());
-        let sent = self.history.now();
+        let sent = self.sends();
         let done = match stops {
             true => {
                 let by = Actor::system("simulator");
@@ -102,15 +103,24 @@ impl<S: Simulated> Operator<S> {
             false => matches!(timeout(PATIENCE, pauses.resume(&target)).await, Ok(Ok(_))),
         };
         // A resume that was not acknowledged may be in force all the same.
-        if done || !stops {
-            let order = self.ordered(team, sent, stops);
+        if (done || !stops)
+            && let Some(order) = self.ordered(team, sent, stops)
+        {
             self.history.lock().pauses.push(order);
             self.history.note("paused", &[team as u64, u64::from(stops)]);
         }
     }
 
-    fn ordered(&self, team: usize, sent: u64, stops: bool) -> Ordered {
+    /// When it asks for something, and the last step of the store by then.
+    fn sends(&self) -> (u64, u64) {
+        (self.history.now(), self.history.lock().steps)
+    }
+
+    /// What it was told is in force; `None`: a failover has forgotten what was to stop, perhaps, before that was answered.
+    fn ordered(&self, team: usize, (sent, step): (u64, u64), stops: bool) -> Option<Ordered> {
         let acknowledged = self.history.now();
-        Ordered { team, sent, acknowledged, step: self.history.lock().steps, stops }
+        let records = self.history.lock();
+        let may_be_forgotten = stops && records.forgotten.iter().any(|(_, until)| *until >= step);
+        (!may_be_forgotten).then(|| Ordered { team, sent, acknowledged, step: records.steps, stops })
     }
 }

@@ -110,7 +110,7 @@ async fn world<S: Simulated>(seed: u64, course: Course, (store, means): (S, Mean
         going.spawn(async move {
             sleep(Duration::from_millis(step.at)).await;
             simulated::step(step.ms);
-            history.note("step", &[step.ms.unsigned_abs()]);
+            history.note("step", &[step.ms.unsigned_abs(), u64::from(step.ms < 0)]);
         });
     }
     let mut broken = Vec::new();

@@ -246,7 +246,10 @@ impl<S: Store + Clone> Authorizer<S> {
                 self.shared.live.tallies.spooled(&snapshot.policy, &team, report.outcome);
                 SpooledReport { reservation: id, cost, already_recorded: false }
             }
-            Kept::Already(about) if report.must_repeat() && about.digest != digest => {
+            // The same report may have been kept by the name of its reservation, until the store had forgotten that.
+            Kept::Already(about)
+                if report.must_repeat() && ![digest, report.digest()].contains(&about.digest) =>
+            {
                 return Err(Failure::RequestIdReused);
             }
             // Of another team's report under this id nothing is told, and this one is not kept in its place.

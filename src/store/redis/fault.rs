@@ -141,6 +141,11 @@ pub(super) fn remedy(error: &RedisError) -> Option<Remedy> {
     FAULTS.get(index_of(error)?).map(|fault| fault.remedy)
 }
 
+/// What an error means and what an operator can do; `None`: it has no meaning of its own.
+pub(super) fn help(error: &RedisError) -> Option<&'static str> {
+    FAULTS.get(index_of(error)?).map(|fault| fault.help)
+}
+
 /// Whether the server wants another password, or one at all.
 pub(super) fn is_login_refused(error: &RedisError) -> bool {
     remedy(error) == Some(Remedy::Login)

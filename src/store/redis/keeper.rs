@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
-use redis::{Pipeline, RedisError, Value};
+use redis::{ErrorKind, Pipeline, RedisError, Value};
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
@@ -102,6 +102,19 @@ impl ConnectError {
     pub(super) fn is_login_refused(&self) -> bool {
         matches!(self, Self::Refused { error, .. } if is_login_refused(error))
     }
+
+    /// Whether a server answered, but with an error.
+    fn is_answer(&self) -> bool {
+        matches!(self, Self::Refused { error, .. } if matches!(error.kind(), ErrorKind::Server(_)))
+    }
+
+    /// What an operator can do about an error that has a name.
+    fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused { error, .. } => fault::help(error),
+            Self::Locate(_) | Self::Slow { .. } | Self::Replica { .. } | Self::None => None,
+        }
+    }
 }
 
 /// Keeps a connection up until its owner is dropped.
@@ -151,10 +164,12 @@ pub(super) async fn keep(
             Err(error) => {
                 let is_refusal = error.is_login_refused();
                 let is_logged = if is_refusal { &mut refusal_is_logged } else { &mut outage_is_logged };
-                match (mem::replace(is_logged, true), is_refusal) {
-                    (true, _) => {}
-                    (false, true) => tracing::error!(%error, "redis refuses the login; retrying"),
-                    (false, false) => tracing::warn!(%error, "redis is unreachable; retrying"),
+                let help = error.help();
+                match (mem::replace(is_logged, true), is_refusal, error.is_answer()) {
+                    (true, ..) => {}
+                    (_, true, _) => tracing::error!(%error, help, "redis refuses the login; retrying"),
+                    (_, _, true) => tracing::error!(%error, help, "redis cannot be used; retrying"),
+                    (_, _, false) => tracing::warn!(%error, help, "redis is unreachable; retrying"),
                 }
                 state.send_replace(State::Down);
                 sleep(RETRY_AFTER).await;

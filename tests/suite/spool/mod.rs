@@ -157,6 +157,8 @@ async fn reports_are_acknowledged_in_an_outage_and_booked_once_after_it() {
     let mut elsewhere = other.client().await;
     let own = reserve(&mut replica.client, "t").await;
     let foreign = reserve(&mut elsewhere, "t").await;
+    let request = proto::AuthorizeRequest { request_id: "r-2".to_owned(), ..chat("t", MODEL, 1_000, 100) };
+    let named = replica.client.authorize(request).await.unwrap().into_inner().reservation_id;
     // One report before the outage, and its repeat in it.
     let before = reserve(&mut replica.client, "t").await;
     let first = record(&mut replica.client, used(&before, 1_000, 100)).await;
@@ -171,6 +173,7 @@ async fn reports_are_acknowledged_in_an_outage_and_booked_once_after_it() {
         // Only the store knows the prices of what another replica reserved.
         (used(&foreign, 1_000, 100), None),
         (unreserved("r-1", 1_000), Some(COST)),
+        (used(&named, 1_000, 100), Some(COST)),
         (used(&outage_id, 1_000, 100), Some(COST)),
         // It was booked before: only the store remembers with what.
         (used(&before, 1_000, 100), None),
@@ -185,9 +188,12 @@ async fn reports_are_acknowledged_in_an_outage_and_booked_once_after_it() {
     }
     // Other usage of a reservation is its repeat; under a `request_id` it may be another request's.
     is_spooled(&record(client, used(&own, 1, 1)).await, Some(COST), true);
+    // As of a gateway that another replica has told that its reservation is forgotten.
+    is_spooled(&record(client, unreserved("r-2", 1_000)).await, Some(COST), true);
     let with_key = Caller::ApiKey("tg_the_secret_of_the_worker".to_owned());
     for other in [
         unreserved("r-1", 7),
+        unreserved("r-2", 7),
         RecordUsageRequest { model: "openai/gpt-oss-120b".to_owned(), ..unreserved("r-1", 1_000) },
         RecordUsageRequest { operation: proto::Operation::Response.into(), ..unreserved("r-1", 1_000) },
         RecordUsageRequest { caller: Some(with_key), ..unreserved("r-1", 1_000) },
@@ -199,27 +205,28 @@ async fn reports_are_acknowledged_in_an_outage_and_booked_once_after_it() {
     let too_much = client.record_usage(used(&own, 10_000_000_000, 1)).await.unwrap_err();
     assert_eq!(too_much.code(), Code::InvalidArgument);
     let spool = replica.status().await;
-    assert_eq!((spool.record_count, nanos(spool.cost), spool.refused_count), (5, 3 * COST, 0));
+    assert_eq!((spool.record_count, nanos(spool.cost), spool.refused_count), (6, 4 * COST, 0));
     assert!(spool.oldest_time.is_some() && (1..spool.max_byte_count).contains(&spool.byte_count));
 
     assert!(replica.redis.restart());
     let _delivery = replica.server.deliver_spooled(replica.store.clone());
-    replica.is_delivered("t", (4 * COST, 4)).await;
+    replica.is_delivered("t", (5 * COST, 5)).await;
     replica.is_delivered("gone", (COST, 1)).await;
-    assert_eq!(replica.status().await.delivered_count, 5);
+    assert_eq!(replica.status().await.delivered_count, 6);
     // After it, a report is the repeat that it is, at any replica.
     for client in [&mut replica.client, &mut elsewhere] {
         for report in [
             used(&own, 1_000, 100),
             used(&foreign, 1_000, 100),
             unreserved("r-1", 1_000),
+            unreserved("r-2", 1_000),
             used(&outage_id, 1_000, 100),
         ] {
             let answer = record(client, report).await;
             assert_eq!((answer.spooled, answer.already_recorded, nanos(answer.cost)), (false, true, COST));
         }
     }
-    assert_eq!(replica.spent("t").await, Some((4 * COST, 4)));
+    assert_eq!(replica.spent("t").await, Some((5 * COST, 5)));
 }
 
 /// Redis has lost all that it held: what a replica knows of its reservations is enough, once.
