@@ -24,6 +24,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// How long a link may take to be dialled, its login included, however many wait for it.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same in words.
+const NOT_IN_TIME: &str = "no answer within 1 s";
 
 /// Links by what they lead to. Clones share them; they belong to one runtime and one purpose. It keeps none: a link ends with its last user.
 /// So there are never more than users.
@@ -103,9 +105,8 @@ impl<L: Clone + Send + Sync + 'static> Shared<L> {
         let over = CancellationToken::new();
         let failed = over.clone();
         let dialling = tokio::spawn(async move {
-            let answer = timeout(DIAL_TIMEOUT, dial).await.unwrap_or_else(|_| {
-                Err(RedisError::from((ErrorKind::Io, "the server cannot be connected to in time")))
-            });
+            let answer = timeout(DIAL_TIMEOUT, dial).await;
+            let answer = answer.unwrap_or_else(|_| Err(RedisError::from((ErrorKind::Io, NOT_IN_TIME))));
             let is_failed = answer.is_err();
             tell.send_replace(Some(answer));
             if is_failed {

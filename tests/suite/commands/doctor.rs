@@ -393,6 +393,6 @@ fn redis_is_looked_at_and_not_written_to() {
     here.finds("", ("ok", "store", "Redis"));
     // A server that is silent holds nothing up.
     redis.freeze();
-    here.finds("", ("error", "store", "no answer within 2 s"));
+    here.finds("", ("error", "store", "no answer within 1 s"));
     redis.thaw();
 }
