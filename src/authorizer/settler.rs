@@ -92,8 +92,9 @@ impl Settler {
     /// Releases what `attempt` may have reserved under `id`; `number`: that of the release, if other checks may share the
     /// reservation.
     ///
-    /// A store that was asked to reserve may still do so later, so finding nothing counts only after the last moment at which
-    /// it can. So does a release where it was asked more than once (`asked_more`): the id is free then for what arrives last.
+    /// A store that was asked to reserve may still do so later, so finding nothing counts only after the last moment at which it can; and so
+    /// does finding another attempt's reservation, which may be given back before, and a release where the store was asked more than once
+    /// (`asked_more`): the id is free then for what arrives last.
     pub(super) fn release<S: Store + Clone>(
         &self,
         authorizer: &Authorizer<S>,

@@ -29,7 +29,8 @@ const SEEDS_OF_FAULTS: u64 = 500;
 /// - 2394, 6802, 7634, 9196: a release found another attempt's reservation and took that for the end of it, and what its own had asked arrived
 ///   once the other was given back.
 /// - 7735: a failover forgot the key that seals what is decided in an outage.
-const KEPT: [u64; 8] = [138, 332, 494, 2394, 6802, 7634, 7735, 9196];
+/// - 39851: a report by its `request_id` was refused where the spool had the same one by the name of its reservation.
+const KEPT: [u64; 9] = [138, 332, 494, 2394, 6802, 7634, 7735, 9196, 39_851];
 
 impl Simulated for Model {
     fn saved(&self) -> Option<Restore<Self>> {
