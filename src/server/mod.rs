@@ -71,7 +71,7 @@ use crate::{
 /// Connections waiting to be accepted, per core.
 const BACKLOG: u32 = 1024;
 /// Even where no call may go on, threads without any take a moment to end.
-const LEAST_DRAIN: Duration = Duration::from_millis(200);
+const LEAST_DRAIN: Duration = Duration::from_millis(500);
 /// How to listen.
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -32,15 +32,18 @@ use crate::{
         caller::ResolvedCaller,
         decision::Violation,
         money::NanoUsd,
-        plan::{self, Plan},
+        plan,
         rbac::TeamScope,
-        request::{Outcome, Unreserved, Usage},
+        request::{Operation, Outcome, Unreserved, Usage},
         snapshot::Snapshot,
     },
     spool::{About, Entry, Kept, NotKept, Spool},
     store::{Breaker, Record, ReservationId, Store, StoreError},
     telemetry::{KeyValue, trace},
 };
+
+/// In the digest of a report by the name of its reservation: no key is called so.
+const ANY_KEY: &str = "\u{1}";
 
 /// A report that was acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,8 +169,16 @@ impl<S: Store + Clone> Authorizer<S> {
             TeamScope::Teams(teams) if facts.is_none() => Some(teams.iter().cloned().collect()),
             TeamScope::Teams(_) | TeamScope::All => None,
         };
+        // What a report by the `request_id` would have as well; where the terms are not known, only what was used.
+        let digest = match &facts {
+            Some(facts) => {
+                let ticket = facts.ticket()?;
+                digest_of(report, ANY_KEY, &ticket.model, ticket.operation)
+            }
+            None => report.digest(),
+        };
         let record = SpoolRecord::new(subject, report, teams, facts);
-        self.spool((to, &snapshot), name.id(), (report, report.digest()), record).await
+        self.spool((to, &snapshot), name.id(), (report, &[digest]), record).await
     }
 
     async fn spool_unreserved(
@@ -208,17 +219,22 @@ impl<S: Store + Clone> Authorizer<S> {
             }
         };
         let record = SpoolRecord::new(Subject::Unreserved, report, None, Some(facts));
-        self.spool((to, snapshot), id, (report, digest_of(report, &plan)), record).await
+        let key = plan.caller.key.map(|key| &*key.name).unwrap_or_default();
+        let of_key = |key| digest_of(report, key, &plan.model.name, plan.work.operation());
+        // It may be there by the name of its reservation, of any key.
+        let digests = [of_key(key), of_key(ANY_KEY), report.digest()];
+        self.spool((to, snapshot), id, (report, &digests), record).await
     }
 
-    /// Keeps a report, once. `digest` tells a repeat of it from another under the same id.
+    /// Keeps a report, once. Its first digest tells a repeat of it from another under the same id; one that has another of them is the same.
     async fn spool(
         &self,
         ((spool, is_asked), snapshot): ((&Spool, bool), &Snapshot),
         id: ReservationId,
-        (report, digest): (&Report, u64),
+        (report, digests): (&Report, &[u64]),
         record: SpoolRecord,
     ) -> Result<Recorded, Failure> {
+        let digest = digests.first().copied().unwrap_or_default();
         let cost = record.facts.as_ref().map(|facts| cost_of(facts, report, snapshot)).transpose()?;
         let team = match &record.facts {
             Some(facts) => Arc::clone(&facts.ticket()?.team),
@@ -247,9 +263,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 SpooledReport { reservation: id, cost, already_recorded: false }
             }
             // The same report may have been kept by the name of its reservation, until the store had forgotten that.
-            Kept::Already(about)
-                if report.must_repeat() && ![digest, report.digest()].contains(&about.digest) =>
-            {
+            Kept::Already(about) if report.must_repeat() && !digests.contains(&about.digest) => {
                 return Err(Failure::RequestIdReused);
             }
             // Of another team's report under this id nothing is told, and this one is not kept in its place.
@@ -273,9 +287,8 @@ impl<S: Store + Clone> Authorizer<S> {
 }
 
 /// What tells a repeat from the report of another request with the same `request_id`: the store compares what a report says of its request, too.
-fn digest_of(report: &Report, plan: &Plan<'_>) -> u64 {
-    let key = plan.caller.key.map(|key| &*key.name).unwrap_or_default();
-    let request = postcard::to_stdvec(&(key, &*plan.model.name, plan.work.operation())).unwrap_or_default();
+fn digest_of(report: &Report, key: &str, model: &str, operation: Operation) -> u64 {
+    let request = postcard::to_stdvec(&(key, model, operation)).unwrap_or_default();
     let mut hasher = blake3::Hasher::new();
     hasher.update(&report.digest().to_le_bytes()).update(&request);
     let mut first_eight = [0; 8];

@@ -16,7 +16,7 @@ use crate::{
     watch::{FileSource, Pace, Watch},
 };
 
-/// The most organizations of one process: each has threads and connections of its own.
+/// The most organizations of one process: each has stores, registries and alerts of its own.
 pub const MAX_ORGANIZATIONS: usize = 100;
 /// What the names of policies end in.
 const SUFFIXES: [&str; 2] = ["toml", "json"];

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
@@ -18,7 +18,9 @@ const OF_ONE: &str = "it says of which organization a caller is: give each organ
 
 /// The policies in force of all organizations of a deployment, by their files.
 #[derive(Debug, Default)]
-pub(super) struct Deployment(Mutex<BTreeMap<PathBuf, Arc<Policy>>>);
+pub(super) struct Deployment(Mutex<Policies>);
+
+type Policies = BTreeMap<PathBuf, Arc<Policy>>;
 
 /// The policies of other organizations, as the one in the file at `path` sees them.
 #[derive(Clone)]
@@ -47,15 +49,37 @@ impl Entry<'_> {
     /// Adds to `findings` what `policy` may not have as one of several.
     pub(in crate::policy_file) fn judge(self, policy: &Policy, findings: &Findings) {
         let (Self::Take(neighbours) | Self::Look(neighbours)) = self;
-        own_faults(&neighbours.path, policy, findings);
-        // A panic would leave whole policies behind.
-        let mut all = neighbours.deployment.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (file, theirs) in all.iter().filter(|(file, _)| **file != *neighbours.path) {
-            contested(policy, theirs, &file.display().to_string().into(), findings);
+        if !own_faults(&neighbours.path, policy, findings) {
+            // It is no policy of this file: what another organization has is not to be found out by its name.
+            return;
         }
-        if matches!(self, Self::Take(_)) && !findings.has_errors() {
-            all.insert(neighbours.path.to_path_buf(), Arc::new(policy.clone()));
+        match self {
+            Self::Take(_) => {
+                let mut all = neighbours.lock();
+                judge_beside(policy, neighbours.others(&all), findings);
+                if !findings.has_errors() {
+                    all.insert(neighbours.path.to_path_buf(), Arc::new(policy.clone()));
+                }
+            }
+            Self::Look(_) => {
+                // Without the lock: other organizations' policies are taken up while it takes its time.
+                let others: Vec<_> = neighbours
+                    .others(&neighbours.lock())
+                    .map(|(file, theirs)| (file.clone(), Arc::clone(theirs)))
+                    .collect();
+                judge_beside(policy, others.iter().map(|(file, theirs)| (file, theirs)), findings);
+            }
         }
+    }
+}
+
+fn judge_beside<'a>(
+    policy: &Policy,
+    others: impl Iterator<Item = (&'a PathBuf, &'a Arc<Policy>)>,
+    findings: &Findings,
+) {
+    for (file, theirs) in others {
+        contested(policy, theirs, &file.display().to_string().into(), findings);
     }
 }
 
@@ -64,12 +88,22 @@ impl Neighbours {
     pub(super) fn new(path: &Path, deployment: &Arc<Deployment>) -> Self {
         Self { path: path.into(), deployment: Arc::clone(deployment) }
     }
+
+    fn lock(&self) -> MutexGuard<'_, Policies> {
+        // A panic would leave whole policies behind.
+        self.deployment.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn others<'a>(&self, all: &'a Policies) -> impl Iterator<Item = (&'a PathBuf, &'a Arc<Policy>)> {
+        all.iter().filter(|(file, _)| **file != *self.path)
+    }
 }
 
-/// What the policy of one organization of several may not have.
-fn own_faults(path: &Path, policy: &Policy, findings: &Findings) {
+/// Says what the policy of one organization of several may not have. Whether it is of the organization that its file is called as.
+fn own_faults(path: &Path, policy: &Policy, findings: &Findings) -> bool {
     let id = &policy.organization.id;
-    if path.file_stem().and_then(|name| name.to_str()) != Some(id) {
+    let is_named = path.file_stem().and_then(|name| name.to_str()) == Some(id);
+    if !is_named {
         let help = format!("call the file `{id}.toml`, or the organization as its file is called");
         let place = Place::ROOT.key("organization").key("id");
         findings.error(&place, format!("`{id}` is not the name of the file"), help);
@@ -83,6 +117,7 @@ fn own_faults(path: &Path, policy: &Policy, findings: &Findings) {
         let message = "the policy of one organization of several may not name places of this machine";
         findings.error(&Place::ROOT.key("projects").key(&project.name).key("keys"), message, help);
     }
+    is_named
 }
 
 /// What stands in the policy `theirs`, of the file `other`, as well. The author of one policy is not told what is in another, nor whose it is.

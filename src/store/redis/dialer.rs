@@ -26,7 +26,7 @@ use crate::syntax::redis_url::{RedisNode, RedisPlace, RedisUrl};
 
 /// An unanswered packet breaks the connection after this long; well below the minutes that TCP allows by itself.
 const USER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Calls handed to the connection before callers wait for each other. How many there may be is decided earlier.
+/// Calls handed to the connection before callers wait for each other. How many of each organization there may be is decided earlier.
 const PIPELINE: usize = 1024;
 
 /// How Redis is logged into and trusted, besides what its address says.

@@ -105,7 +105,7 @@ impl ConnectError {
 
     /// Whether a server answered, but with an error.
     fn is_answer(&self) -> bool {
-        matches!(self, Self::Refused { error, .. } if matches!(error.kind(), ErrorKind::Server(_)))
+        matches!(self, Self::Refused { error, .. } if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension))
     }
 
     /// What an operator can do about an error that has a name.
@@ -224,8 +224,9 @@ async fn watch_over(
             },
             () = shared.ended() => return Some(Report::Over),
             () = tick => {
-                let is_due = every.is_some_and(|every| shared.takes_turn(every));
-                if is_due && target.locator.may_be_elsewhere(address).await {
+                if let Some(turn) = every.and_then(|every| shared.takes_turn(every))
+                    && target.locator.may_be_elsewhere(address, turn).await
+                {
                     return Some(Report::Doubted);
                 }
             }

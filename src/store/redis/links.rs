@@ -93,8 +93,8 @@ pub(super) struct Shared<L> {
     over: CancellationToken,
     /// Once a user has prepared the server for all of them.
     pub(super) prepared: OnceCell<()>,
-    /// When a user last looked, on behalf of all, whether it still leads to the right server.
-    looked_at: Mutex<Instant>,
+    /// When a user last looked, on behalf of all, whether it still leads to the right server, and how often one did.
+    looked: Mutex<(Instant, usize)>,
     /// Ended with the last that waits for it.
     _dialling: AbortOnDropHandle<()>,
 }
@@ -113,8 +113,8 @@ impl<L: Clone + Send + Sync + 'static> Shared<L> {
                 failed.cancel();
             }
         });
-        let (dialling, looked_at) = (AbortOnDropHandle::new(dialling), Mutex::new(Instant::now()));
-        Self { dialled, over, prepared: OnceCell::new(), looked_at, _dialling: dialling }
+        let (dialling, looked) = (AbortOnDropHandle::new(dialling), Mutex::new((Instant::now(), 0)));
+        Self { dialled, over, prepared: OnceCell::new(), looked, _dialling: dialling }
     }
 
     async fn dialled(&self) -> Result<L, RedisError> {
@@ -138,16 +138,17 @@ impl<L: Clone + Send + Sync + 'static> Shared<L> {
         self.over.cancelled().await;
     }
 
-    /// Whether it is this user's turn to look whether it leads to the right server, where each would look `every` so often: another's look
-    /// serves all.
-    pub(super) fn takes_turn(&self, every: Duration) -> bool {
-        let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The number of this user's look whether it leads to the right server, if it is its turn: each would look `every` so often, and another's
+    /// look serves all.
+    pub(super) fn takes_turn(&self, every: Duration) -> Option<usize> {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, count) = *looked;
         // A timer may be a little early.
-        let is_due = looked_at.elapsed() >= every * 3 / 4;
-        if is_due {
-            *looked_at = Instant::now();
-        }
-        is_due
+        let is_due = at.elapsed() >= every * 3 / 4;
+        is_due.then(|| {
+            *looked = (Instant::now(), count.wrapping_add(1));
+            count
+        })
     }
 }
 
@@ -370,13 +371,16 @@ mod tests {
         // Ten users, each once a second, and not at the same time.
         for _ in 0..100 {
             sleep(every / 10).await;
-            looks += u32::from(shared.takes_turn(every));
+            if let Some(look) = shared.takes_turn(every) {
+                assert_eq!(look, looks, "the next Sentinel is asked, by any of them");
+                looks += 1;
+            }
         }
         assert!((10..=13).contains(&looks), "{looks}");
         // One alone never leaves a turn out.
         for _ in 0..10 {
             sleep(every).await;
-            assert!(shared.takes_turn(every));
+            assert!(shared.takes_turn(every).is_some());
         }
     }
 }

@@ -270,6 +270,15 @@ async fn a_proposal_is_judged_beside_the_policies_of_others_and_tells_nothing_of
         assert_eq!(refused.code(), tonic::Code::InvalidArgument);
         assert!(!format!("{refused:?}").contains("acme"), "{refused:?}");
     }
+    // Under another's name and one that there is not it is refused alike, whatever else stands in it.
+    let mut refused = Vec::new();
+    for id in ["acme", "nowhere"] {
+        let named = fresh.replace("\"globex\"", &format!("{id:?}")) + certified;
+        let checked = proposed(&process, "globex", &named).await;
+        assert!(!checked.sound, "{checked:?}");
+        refused.push(checked.findings.into_iter().map(|finding| finding.path).collect::<Vec<_>>());
+    }
+    assert_eq!(refused[0], refused[1]);
     // To be looked at takes nothing: what one has proposed stays free for another.
     let taken = format!("{acme}[access.tokens.late]\nsha256 = \"{}\"\nroles = [\"admin\"]\n", digest(secret));
     assert!(proposed(&process, "acme", &taken).await.sound);

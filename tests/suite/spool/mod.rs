@@ -194,6 +194,7 @@ async fn reports_are_acknowledged_in_an_outage_and_booked_once_after_it() {
     for other in [
         unreserved("r-1", 7),
         unreserved("r-2", 7),
+        RecordUsageRequest { model: "openai/gpt-oss-120b".to_owned(), ..unreserved("r-2", 1_000) },
         RecordUsageRequest { model: "openai/gpt-oss-120b".to_owned(), ..unreserved("r-1", 1_000) },
         RecordUsageRequest { operation: proto::Operation::Response.into(), ..unreserved("r-1", 1_000) },
         RecordUsageRequest { caller: Some(with_key), ..unreserved("r-1", 1_000) },

@@ -116,11 +116,11 @@ impl Locator {
         }
     }
 
-    /// The same without a reason: a single one is asked first.
-    pub(super) async fn may_be_elsewhere(&self, address: &Address) -> bool {
+    /// The same without a reason: a single one is asked first, whose `turn` it is.
+    pub(super) async fn may_be_elsewhere(&self, address: &Address, turn: usize) -> bool {
         match self {
             Self::Sentinel(sentinels) => {
-                sentinels.suspects(address).await && self.is_elsewhere(address).await
+                sentinels.suspects(address, turn).await && self.is_elsewhere(address).await
             }
             Self::Fixed(_) | Self::Slot(_) => false,
         }

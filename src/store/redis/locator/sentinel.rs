@@ -1,7 +1,5 @@
 //! Which server is the primary, as Sentinels say.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use redis::{Pipeline, RedisError, Value};
 use tokio::time::timeout;
 
@@ -17,13 +15,11 @@ pub(in super::super) struct Sentinels {
     dialer: Dialer,
     sentinels: Vec<RedisNode>,
     primary: String,
-    /// Whose turn it is to be asked alone. Only spreads the questions.
-    turn: AtomicUsize,
 }
 
 impl Sentinels {
     pub(super) const fn new(dialer: Dialer, sentinels: Vec<RedisNode>, primary: String) -> Self {
-        Self { dialer, sentinels, primary, turn: AtomicUsize::new(0) }
+        Self { dialer, sentinels, primary }
     }
 
     /// The primaries that Sentinels name, the likeliest first, and how many of these are equally likely: during a failover, or beside one
@@ -41,9 +37,8 @@ impl Sentinels {
         }
     }
 
-    /// Whether the next Sentinel names another primary than that at `address`. One that does not answer suspects nothing.
-    pub(super) async fn suspects(&self, address: &Address) -> bool {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+    /// Whether the Sentinel whose `turn` it is names another primary than that at `address`. One that does not answer suspects nothing.
+    pub(super) async fn suspects(&self, address: &Address, turn: usize) -> bool {
         let Some(node) = turn.checked_rem(self.sentinels.len()).and_then(|turn| self.sentinels.get(turn))
         else {
             return false;
