@@ -108,8 +108,8 @@ impl Disk {
 
     /// It is named so, and holds reports of `organization` from now on.
     pub(super) fn set_about(&self, name: &str, organization: &str) -> rusqlite::Result<()> {
-        self.connection.execute("INSERT OR REPLACE INTO about VALUES (1, ?, ?)", [name, organization])?;
-        Ok(())
+        let insert = "INSERT OR REPLACE INTO about VALUES (1, ?, ?)";
+        self.connection.execute(insert, [name, organization]).map(drop)
     }
 
     /// Counts what there is. Of a damaged record what can be read is counted, until it is taken and put aside.
@@ -128,9 +128,8 @@ impl Disk {
             }
         }
         state.teams = teams;
-        let given = "SELECT seq FROM sqlite_sequence WHERE name = 'spooled'";
-        let given = self.connection.query_row(given, [], |row| row.get::<_, i64>(0)).unwrap_or(0);
-        self.last.set(self.last.get().max(given));
+        let given = self.number("SELECT seq FROM sqlite_sequence WHERE name = 'spooled'").unwrap_or(0);
+        self.last.set(self.last.get().max(int(given)));
         self.counted_at.set(0);
         self.count_refused(state)?;
         self.measure(state)
@@ -138,10 +137,9 @@ impl Disk {
 
     /// Counts the refused ones, if another program has changed anything since they were: what is refused here is added up.
     pub(super) fn count_refused(&self, state: &mut SpoolState) -> rusqlite::Result<()> {
-        let now = self.pragma("PRAGMA data_version")?;
+        let now = self.number("PRAGMA data_version")?;
         if self.counted_at.replace(now) != now {
-            let mut refused = self.connection.prepare_cached("SELECT count(*) FROM refused")?;
-            state.refused = refused.query_row([], |row| uint(row, 0))?;
+            state.refused = self.number("SELECT count(*) FROM refused")?;
         }
         Ok(())
     }
@@ -193,21 +191,20 @@ impl Disk {
     }
 
     fn pages(&self) -> rusqlite::Result<u64> {
-        let [all, free] = ["PRAGMA page_count", "PRAGMA freelist_count"].map(|pragma| self.pragma(pragma));
-        Ok(all?.saturating_sub(free?))
+        Ok(self.number("PRAGMA page_count")?.saturating_sub(self.number("PRAGMA freelist_count")?))
     }
 
-    /// What a pragma says that each commit asks: it is compiled once.
-    fn pragma(&self, pragma: &str) -> rusqlite::Result<u64> {
-        self.connection.prepare_cached(pragma)?.query_row([], |row| uint(row, 0))
+    /// The number that a statement gives, which each commit may ask: it is compiled once.
+    fn number(&self, sql: &str) -> rusqlite::Result<u64> {
+        self.connection.prepare_cached(sql)?.query_row([], |row| uint(row, 0))
     }
 
     /// The same without a record, as if it were new. Of one in memory.
     #[cfg(test)]
     pub(super) fn emptied(self) -> rusqlite::Result<Self> {
-        let tables = ["about", "spooled", "refused", "sqlite_sequence"];
-        let delete = |table| self.connection.execute(&format!("DELETE FROM {table}"), []);
-        tables.into_iter().try_for_each(|table| delete(table).map(drop))?;
+        let tables =
+            ["about", "spooled", "refused", "sqlite_sequence"].map(|table| format!("DELETE FROM {table};"));
+        self.connection.execute_batch(&tables.concat())?;
         Ok(Self { last: Cell::new(0), counted_at: Cell::new(0), ..self })
     }
 

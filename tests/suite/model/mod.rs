@@ -75,8 +75,7 @@ impl Model {
         self.state.lock().unwrap().clone()
     }
 
-    /// Forgets what happened since `saved`, as a replica that was behind and is promoted; but not the key of hashes, which each process of the
-    /// service that has it brings back.
+    /// Forgets what happened since `saved`, as a replica that was behind and is promoted; but not the key of hashes, which processes bring back.
     #[allow(dead_code, reason = "only the simulator's store loses its tail")]
     pub(crate) fn restore(&self, saved: State) {
         let mut state = self.state.lock().unwrap();
