@@ -57,9 +57,9 @@ pub(super) struct Disk {
     wal_room: u64,
     page_size: u64,
     /// The last place that was given.
-    last: Cell<i64>,
+    pub(super) last: Cell<i64>,
     /// As of which change by another program the refused ones are counted.
-    counted_at: Cell<u64>,
+    pub(super) counted_at: Cell<u64>,
 }
 
 impl Disk {
@@ -197,15 +197,6 @@ impl Disk {
     /// The number that a statement gives, which each commit may ask: it is compiled once.
     fn number(&self, sql: &str) -> rusqlite::Result<u64> {
         self.connection.prepare_cached(sql)?.query_row([], |row| uint(row, 0))
-    }
-
-    /// The same without a record, as if it were new. Of one in memory.
-    #[cfg(test)]
-    pub(super) fn emptied(self) -> rusqlite::Result<Self> {
-        let tables =
-            ["about", "spooled", "refused", "sqlite_sequence"].map(|table| format!("DELETE FROM {table};"));
-        self.connection.execute_batch(&tables.concat())?;
-        Ok(Self { last: Cell::new(0), counted_at: Cell::new(0), ..self })
     }
 
     /// Whether one more record of this length fits.

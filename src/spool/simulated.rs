@@ -40,11 +40,21 @@ struct Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        if let Some(Ok(disk)) = self.disk.take().map(Disk::emptied) {
+        if let Some(Ok(disk)) = self.disk.take().map(emptied) {
             // The thread may be ending.
             let _ = EMPTY.try_with(|empty| empty.borrow_mut().push(disk));
         }
     }
+}
+
+/// The same without a record, as if it were new.
+fn emptied(disk: Disk) -> rusqlite::Result<Disk> {
+    for table in ["about", "spooled", "refused", "sqlite_sequence"] {
+        disk.connection.execute(&format!("DELETE FROM {table}"), [])?;
+    }
+    disk.last.set(0);
+    disk.counted_at.set(0);
+    Ok(disk)
 }
 
 /// What writes a spool. Dropped, it leaves the disk as a crash does: what was not committed is not there, and nothing more is answered.
