@@ -183,3 +183,16 @@ async fn an_acl_user_with_a_changed_password_works_over_a_socket() {
     assert!(!log.contains("-secret"), "{log}");
     assert!(!log.contains("NOPERM") && !log.contains("ACL failure"), "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_redis_answers_is_not_said_to_be_an_outage() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let (directory, redis) = (TempDir::new().unwrap(), RedisServer::start());
+    // It has sixteen databases.
+    let process = serve(&directory, &format!("{}/99", redis.url()), &[]).await;
+    eventually("it says so", async || process.log().contains("redis cannot be used")).await;
+    let log = process.log();
+    assert!(log.contains("DB index is out of range") && !log.contains("redis is unreachable"), "{log}");
+}

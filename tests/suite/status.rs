@@ -302,3 +302,15 @@ async fn a_denial_asks_the_store_once() {
     assert_eq!(reserved, 2, "{calls:?}");
     process.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_without_a_drain_is_a_good_end_where_no_call_is_open() {
+    let directory = TempDir::new().unwrap();
+    let arguments = ["--store=embedded:data", "--drain-timeout=0s", "--admin-enabled=false"];
+    let process = Process::start_arguments(directory.path(), POLICY, &arguments).await;
+    let mut client = process.client().await;
+    client.get_spend(proto::GetSpendRequest::default()).await.unwrap();
+    drop(client);
+    let ended = process.stop().await;
+    assert!(ended.success(), "{ended}");
+}

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
@@ -290,11 +290,14 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// Asks it to end, and waits until it has.
-    pub(crate) async fn stop(mut self) {
+    /// Asks it to end, and waits until it has. How it ended.
+    pub(crate) async fn stop(mut self) -> ExitStatus {
         self.signal("-TERM");
         let started = Instant::now();
-        while self.child.try_wait().unwrap().is_none() {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
             assert!(started.elapsed() < PATIENCE, "did not end within {PATIENCE:?}:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
