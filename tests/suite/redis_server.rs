@@ -114,10 +114,13 @@ pub(crate) fn signal(pid: &str, signal: &str) {
     assert!(Command::new("kill").args([signal, pid]).status().unwrap().success(), "kill {signal} {pid}");
 }
 
-/// Whether a process has not ended; one that only waits to be reaped has.
+/// Whether a process has not ended; one that only waits to be reaped has, once all its threads have.
 fn is_alive(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    let is_first_alive =
+        stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']));
+    is_first_alive || threads > 1
 }
 
 impl RedisServer {
@@ -227,7 +230,7 @@ impl RedisServer {
         signal(&pid, "-KILL");
         // What it was writing is written first: until then the port is its own.
         let started = Instant::now();
-        while is_alive(&pid) {
+        while is_alive(&pid) || TcpListener::bind(self.address).is_err() {
             assert!(started.elapsed() < START_BOUND, "redis-server {pid} does not die");
             std::thread::sleep(Duration::from_millis(5));
         }
