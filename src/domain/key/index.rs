@@ -26,18 +26,14 @@ struct Entry {
 }
 
 /// The created keys in force. Copies share all shards that do not differ.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct KeyIndex {
     /// `None`: no key was ever created.
     hash_key: Option<HashKey>,
+    /// Empty until the first key is put in.
     shards: Vec<Arc<Shard>>,
+    /// As many, by name.
     names: Vec<Arc<NameShard>>,
-}
-
-impl Default for KeyIndex {
-    fn default() -> Self {
-        Self { hash_key: None, shards: vec![Arc::default(); SHARDS], names: vec![Arc::default(); SHARDS] }
-    }
 }
 
 impl KeyIndex {
@@ -65,6 +61,8 @@ impl KeyIndex {
             Arc::make_mut(shard).remove(&key.name);
         }
         if let Some(key) = after {
+            self.shards.resize_with(SHARDS, Arc::default);
+            self.names.resize_with(SHARDS, Arc::default);
             if let Some(shard) = self.names.get_mut(name_shard(&key.name)) {
                 Arc::make_mut(shard).insert(Arc::clone(&key.name), Arc::clone(key));
             }
