@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 use super::{
     alerts,
@@ -22,10 +25,12 @@ use crate::{
     spool::SimulatedDisk,
 };
 
-/// After everything works again: long enough for the slowest release, which pauses up to ten seconds between two attempts.
+/// After everything works again, at most: long enough for the slowest release, which pauses up to ten seconds between two attempts.
 const RECOVERY: Duration = Duration::from_secs(45);
-/// After that, what a replica had claimed of alerts when it died, or when the answer to its claim was lost, is due again, twice.
+/// After that, at most: what a replica had claimed of alerts when it died, or when the answer to its claim was lost, is due again, twice.
 const LEASES: Duration = Duration::from_secs(150);
+/// Between two looks whether a world has come to rest: longer than the latest call of the store and the longest stall of a disk.
+const LOOK: Duration = Duration::from_secs(5);
 /// After which nothing is reserved any more.
 const EXPIRY: Duration = Duration::from_secs(15 * 60);
 
@@ -113,20 +118,21 @@ async fn world<S: Simulated>(seed: u64, course: Course, (store, means): (S, Mean
             history.note("step", &[step.ms.unsigned_abs(), u64::from(step.ms < 0)]);
         });
     }
-    let mut broken = Vec::new();
     while let Some(ended) = going.join_next().await {
         if let Err(error) = ended {
             history.surprise(format!("a part of the world panicked: {error}"));
         }
     }
     side.calm();
-    sleep(RECOVERY).await;
-    broken.extend(verdict::of_leaks(&history));
     let replicas = fleet.all();
     let spools = || replicas.iter().filter_map(|replica| replica.spool.as_ref());
-    broken.extend(spools().filter_map(verdict::of_spool));
+    let left = async || {
+        verdict::of_leaks(&history).into_iter().chain(spools().filter_map(verdict::of_spool)).collect()
+    };
+    let mut broken = at_rest(RECOVERY, left).await;
     if course.delivers {
-        sleep(LEASES).await;
+        // The verdict looks at them once more.
+        at_rest(LEASES, async || verdict::of_alerts(&history, &side, true).await).await;
     }
     for replica in replicas {
         replica.rest();
@@ -156,6 +162,18 @@ async fn world<S: Simulated>(seed: u64, course: Course, (store, means): (S, Mean
         alerts: delivered,
         degraded: records.degraded.len(),
         spooled: records.spooled,
+    }
+}
+
+/// Waits until nothing is left to do, at most for `most`. What is left then.
+async fn at_rest(most: Duration, left: impl AsyncFn() -> Vec<Broken>) -> Vec<Broken> {
+    let began = Instant::now();
+    loop {
+        sleep(LOOK).await;
+        let left = left().await;
+        if left.is_empty() || began.elapsed() >= most {
+            return left;
+        }
     }
 }
 

@@ -62,7 +62,9 @@ impl Spool {
         let (jobs, queue) = mpsc::channel(MAX_JOBS);
         let worker = Worker::new(opened, Arc::clone(&shared), queue);
         let (running, ended) = std::sync::mpsc::channel();
+        let span = tracing::Span::current();
         let thread = std::thread::Builder::new().name("spool".to_owned()).spawn(move || {
+            let _span = span.enter();
             worker.run();
             drop(running);
         });

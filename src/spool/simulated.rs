@@ -50,7 +50,7 @@ impl Drop for Home {
 /// The same without a record, as if it were new.
 fn emptied(disk: Disk) -> rusqlite::Result<Disk> {
     for table in ["about", "spooled", "refused", "sqlite_sequence"] {
-        disk.connection.execute(&format!("DELETE FROM {table}"), [])?;
+        disk.connection.prepare_cached(&format!("DELETE FROM {table}"))?.execute([])?;
     }
     disk.last.set(0);
     disk.counted_at.set(0);

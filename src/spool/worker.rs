@@ -266,8 +266,9 @@ impl Worker {
 
     /// The place of the last record.
     pub(super) fn last_place(&self) -> rusqlite::Result<i64> {
-        let last = "SELECT coalesce(max(place), 0) FROM spooled";
-        self.disk.as_ref().expect("a disk").connection.query_row(last, [], |row| row.get(0))
+        let connection = &self.disk.as_ref().expect("a disk").connection;
+        let mut last = connection.prepare_cached("SELECT coalesce(max(place), 0) FROM spooled")?;
+        last.query_row([], |row| row.get(0))
     }
 
     /// The disk, which outlives it.
