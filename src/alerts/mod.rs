@@ -30,7 +30,7 @@ mod worker;
 use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{sync::watch::Receiver, task::JoinSet};
-use tracing::error;
+use tracing::{Instrument as _, error};
 
 use self::event_name::EventNames;
 
@@ -128,19 +128,25 @@ impl<S: Store> Dispatcher<S> {
 
 /// Runs a worker until it ends, and starts it again where it panicked: one fault must not silence a receiver until the process is
 /// restarted.
-async fn restarted<F: Future<Output = ()> + Send + 'static>(after: Duration, worker: impl Fn() -> F) {
-    loop {
-        // Ends the worker when this is dropped.
-        let mut running = JoinSet::new();
-        running.spawn(worker());
-        match running.join_next().await {
-            Some(Err(error)) if error.is_panic() => {
-                error!(%error, "a worker that delivers alerts panicked; it is started again");
+fn restarted<F: Future<Output = ()> + Send + 'static>(
+    after: Duration,
+    worker: impl Fn() -> F,
+) -> impl Future<Output = ()> {
+    let running = async move {
+        loop {
+            // Ends the worker when this is dropped.
+            let mut running = JoinSet::new();
+            running.spawn(worker().in_current_span());
+            match running.join_next().await {
+                Some(Err(error)) if error.is_panic() => {
+                    error!(%error, "a worker that delivers alerts panicked; it is started again");
+                }
+                _ => return,
             }
-            _ => return,
+            tokio::time::sleep(after).await;
         }
-        tokio::time::sleep(after).await;
-    }
+    };
+    running.in_current_span()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::{task::JoinSet, time::Instant};
+use tracing::Instrument as _;
 
 use super::{
     delivery::{Delivery, DeliveryState, Event},
@@ -194,7 +195,7 @@ impl Outage {
                     events.name(&open.to_string(), &alert.organization),
                     (Arc::clone(&delivered), runtime.clone()),
                 );
-                telling.spawn(telling_one);
+                telling.spawn(telling_one.in_current_span());
             }
         }
         Self { id, notice, before, delivered, _telling: telling }

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 
 use super::{
     PAUSE_MS,
@@ -90,7 +90,8 @@ pub(super) async fn deliver<S: Outbox>(
             };
             let (store, to, runtime) = (Arc::clone(&store), Arc::clone(&to), runtime.clone());
             let how = (is_gone, events);
-            attempts.spawn(async move { one(&*store, &to, (claimed, delivery), how, &runtime).await });
+            let attempt = async move { one(&*store, &to, (claimed, delivery), how, &runtime).await };
+            attempts.spawn(attempt.in_current_span());
         }
         while let Some(attempt) = attempts.join_next().await {
             is_gone |= matches!(attempt, Ok(Some(GONE)));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::{sync::watch, task::JoinSet};
+use tracing::Instrument as _;
 
 use super::Parts;
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     reports,
     revisions::Recorder,
     rpc::{DocumentWork, StatusFacts},
+    runtime::organization_span,
     server::{
         ServiceParts,
         metrics::{Reloads, Sources},
@@ -37,7 +39,9 @@ impl Organization {
         let Parts { policy, upstream, audit, connections, calls, decisions, is_open, runtime, .. } = parts;
         let Parts { policy_status, hazards, shown, tracing, receivers, unreported, spool, console, .. } =
             parts;
-        let live = Live::counting(policy, Tallies::new(shown.max_teams));
+        let is_one_of_several = policy_status.borrow().neighbours.is_some();
+        let span = organization_span(&policy.organization.id, is_one_of_several);
+        let live = Live::counting(policy, Tallies::new(shown.max_teams)).within(span);
         let live = Arc::new(live.drawing_from(runtime.entropy.clone()));
         let guard = Guard::new(Arc::clone(&live), runtime.clock.clone(), is_open, audit);
         let guard = guard.with_sessions(Arc::clone(sessions));
@@ -84,7 +88,8 @@ impl Organization {
 
     /// Reads from `store` what metrics say of budgets, limits and cooldowns, until dropped.
     pub fn follow_store<S: Store>(&self, store: S) -> impl Future<Output = ()> + Send + use<S> {
-        self.sources.clone().follow(Observed::new(store, &self.parts.status.calls))
+        let following = self.sources.clone().follow(Observed::new(store, &self.parts.status.calls));
+        following.instrument(self.live().span().clone())
     }
 
     /// What is in force.
@@ -99,12 +104,13 @@ impl Organization {
         policy: Arc<ArcSwap<Policy>>,
         mut changes: watch::Receiver<Arc<PolicyStatus>>,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let live = Arc::clone(self.live());
-        async move {
+        let (live, span) = (Arc::clone(self.live()), self.live().span().clone());
+        let following = async move {
             while changes.changed().await.is_ok() {
                 live.set_policy(policy.load_full());
             }
-        }
+        };
+        following.instrument(span)
     }
 
     /// Records `policy` in `store`, and each other one that `changes` tells of, until dropped.
@@ -115,7 +121,8 @@ impl Organization {
         changes: watch::Receiver<Arc<PolicyStatus>>,
     ) -> impl Future<Output = ()> + Send + use<S> {
         let store = Observed::new(store, &self.parts.status.calls);
-        Recorder::new(store, Arc::clone(self.live())).run(policy, changes)
+        let recording = Recorder::new(store, Arc::clone(self.live())).run(policy, changes);
+        recording.instrument(self.live().span().clone())
     }
 
     /// Raises and routes alerts, and delivers them until dropped.
@@ -126,12 +133,13 @@ impl Organization {
         let facts = alerts::Facts { upstream, policy: status.policy, spool };
         let foreseen = reports::foresee(store.clone(), Arc::clone(&live), past);
         let dispatcher = Dispatcher::new(store, (live, facts), receivers, runtime);
-        async move {
+        let delivering = async move {
             // Apart, so that neither ends with a fault of the other. Dropped with this.
             let mut apart = JoinSet::new();
-            apart.spawn(foreseen);
+            apart.spawn(foreseen.in_current_span());
             dispatcher.run().await;
-        }
+        };
+        delivering.instrument(self.live().span().clone())
     }
 
     /// Delivers to `store` what the spool keeps, until dropped or flushed. `None`: there is no spool.

@@ -43,6 +43,7 @@ use axum::{
 };
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
+use tracing::Instrument as _;
 
 pub use address::ConsoleAddress;
 pub use api::InProcess;
@@ -123,17 +124,20 @@ impl Console {
             let path = request.uri().path().to_owned();
             PageError::unknown_page(&path).answer(request.headers())
         };
-        let consoles = std::iter::once(first).chain(others);
-        let routers: HashMap<Arc<str>, Router> =
-            consoles.map(|one| (one.0.guard.organization(), one.pages().fallback(unknown))).collect();
-        let routers = Arc::new(routers);
+        let consoles = std::iter::once(first).chain(others).map(|one| {
+            let (organization, span) = (one.0.guard.organization(), one.0.live.span().clone());
+            (organization, (one.pages().fallback(unknown), span))
+        });
+        let routers: Arc<HashMap<_, _>> = Arc::new(consoles.collect());
         let pages = any(move |request: Request| {
             let asked = request.uri().path().split('/').nth(2).and_then(|id| routers.get(id)).cloned();
             let entry = entry.clone();
             async move {
                 match asked {
                     // It never fails.
-                    Some(router) => router.oneshot(afresh(request)).await.into_response(),
+                    Some((router, span)) => {
+                        router.oneshot(afresh(request)).instrument(span).await.into_response()
+                    }
                     None => entry.unknown(&request),
                 }
             }

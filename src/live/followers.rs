@@ -7,7 +7,7 @@ use tokio::{
     task::{Id, JoinSet},
     time::{Instant, sleep_until},
 };
-use tracing::error;
+use tracing::{Instrument as _, error};
 
 use super::follower::{Follower, WRITE_USES, reads_every};
 use crate::store::Registry;
@@ -75,11 +75,12 @@ fn look_at_each<S: Registry + Clone>(
     for (index, follower, look, due) in resting {
         follower.live.watch_age();
         if is_one_due && *look <= now + TOGETHER && due <= TOGETHER {
-            let follower = follower.clone();
-            at_work.begin(index, async move {
+            let (follower, span) = (follower.clone(), follower.live.span().clone());
+            let reading = async move {
                 // Logged where it fails; the next turn tries again.
                 let _ = follower.read().await;
-            });
+            };
+            at_work.begin(index, reading.instrument(span));
         } else if *look <= now {
             *look = now + due;
         }
@@ -97,8 +98,9 @@ async fn write_each<S: Registry + Clone>(followers: &[Follower<S>], mut stop: wa
                 next = Instant::now() + WRITE_USES;
                 for (index, follower) in followers.iter().enumerate() {
                     if !at_work.has(index) {
-                        let follower = follower.clone();
-                        at_work.begin(index, async move { follower.live.write_uses(&follower.store).await });
+                        let (follower, span) = (follower.clone(), follower.live.span().clone());
+                        let writing = async move { follower.live.write_uses(&follower.store).await };
+                        at_work.begin(index, writing.instrument(span));
                     }
                 }
             }

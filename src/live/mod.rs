@@ -19,7 +19,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tracing::{error, info, warn};
+use tracing::{Span, error, info, warn};
 
 pub use carried::carried_over;
 pub use denials::Denial;
@@ -71,6 +71,8 @@ pub struct Live {
     key_checked: AtomicU64,
     /// What is counted of teams and models.
     pub tallies: Tallies,
+    /// What work on it is done in, so that lines of the log say whose they are.
+    span: Span,
 }
 
 impl Live {
@@ -93,6 +95,7 @@ impl Live {
             keyless_since: AtomicU64::new(0),
             key_checked: AtomicU64::new(0),
             tallies,
+            span: Span::none(),
         }
     }
 
@@ -100,6 +103,18 @@ impl Live {
     #[must_use]
     pub fn drawing_from(self, entropy: Entropy) -> Self {
         Self { entropy, ..self }
+    }
+
+    /// The same, with work on it done in `span`.
+    #[must_use]
+    pub fn within(self, span: Span) -> Self {
+        Self { span, ..self }
+    }
+
+    /// What work on it is done in, also outside of it: it says in the log whose the work is.
+    #[must_use]
+    pub const fn span(&self) -> &Span {
+        &self.span
     }
 
     /// What is in force now.
@@ -266,6 +281,7 @@ impl Live {
         if self.registry.is_stale.swap(stale, Ordering::Relaxed) == stale {
             return;
         }
+        let _span = self.span.enter();
         match stale {
             true => error!("the registry was not read within its bound; requests are refused until it is"),
             false => info!("the registry is read within its bound again; requests are decided"),

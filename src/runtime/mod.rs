@@ -4,6 +4,7 @@
 pub mod clock;
 mod entropy;
 pub mod lines;
+mod log_span;
 mod replica;
 #[cfg(test)]
 pub(crate) mod simulated;
@@ -11,6 +12,7 @@ mod tasks;
 mod temporary;
 
 pub use entropy::{Entropy, NoEntropy};
+pub use log_span::{ORGANIZATION, organization_span};
 pub use replica::replica_name;
 pub use tasks::Tasks;
 pub use temporary::TemporaryDirectory;

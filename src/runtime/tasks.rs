@@ -7,6 +7,7 @@ use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFuture},
     task::TaskTracker,
 };
+use tracing::Instrument as _;
 
 /// The tasks of one core, which are waited for when the service ends. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -22,9 +23,9 @@ struct Inner {
 }
 
 impl Tasks {
-    /// Runs `task` to its end, whatever happens to its call.
+    /// Runs `task` to its end, whatever happens to its call. What it logs is in the span of the call.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.tracker.spawn(task);
+        self.0.tracker.spawn(task.in_current_span());
     }
 
     /// The same, unless [`Tasks::end`] was called, which would not wait for it; whether it runs.
@@ -34,7 +35,7 @@ impl Tasks {
         if self.is_ending() {
             return false;
         }
-        self.0.tracker.spawn(task);
+        self.0.tracker.spawn(task.in_current_span());
         drop(token);
         true
     }
@@ -42,7 +43,7 @@ impl Tasks {
     /// Runs `task` from a destructor, which may run after its runtime has ended; then nothing is left to run a task.
     pub fn spawn_if_possible(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Ok(runtime) = Handle::try_current() {
-            self.0.tracker.spawn_on(task, &runtime);
+            self.0.tracker.spawn_on(task.in_current_span(), &runtime);
         }
     }
 

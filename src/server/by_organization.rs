@@ -19,7 +19,7 @@ use tokio_util::either::Either;
 use tonic::{Status, body::Body};
 use tonic_health::server::HealthReporter;
 use tower::Service;
-use tracing::{debug, error};
+use tracing::{Instrument as _, Span, debug, error, instrument::Instrumented};
 
 use super::{OnCore, request_body::PREFIX, services::Services};
 use crate::{
@@ -27,6 +27,7 @@ use crate::{
     authorizer::Shared,
     domain::rbac::{Need, Principal, need_of},
     rpc::{Access, Clue, Memberships, caller_refused, clue, credentials, has_clue, store_silent},
+    runtime::ORGANIZATION as ORGANIZATION_FIELD,
     store::Store,
 };
 
@@ -86,7 +87,7 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<A::Future, Found>;
+    type Future = Either<Instrumented<A::Future>, Found>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         // All of them always are.
@@ -96,7 +97,7 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         // What every call of most services takes.
         if let ([service], false) = (&mut *self.services, request.headers().contains_key(NAME)) {
-            return Either::Left(service.call(request));
+            return Either::Left(service.call(request).instrument(Span::none()));
         }
         let chosen = match needs_one(&request) {
             true => self.organizations.choose(
@@ -115,7 +116,10 @@ where
                 Either::Right(Either::Right(Box::pin(self.clone().search(of, request))))
             }
             Ok(Chosen::One(place)) => match self.services.get_mut(place) {
-                Some(service) => Either::Left(service.call(request)),
+                Some(service) => {
+                    let span = span(&self.lookups, place);
+                    Either::Left(span.in_scope(|| service.call(request)).instrument(span))
+                }
                 None => Either::Right(Either::Left(ready(Ok(missing().into_http())))),
             },
             Ok(Chosen::Several(of)) => {
@@ -161,7 +165,10 @@ where
         };
         match chosen {
             Ok(Some(place)) => match self.services.get_mut(place) {
-                Some(service) => service.call(Request::from_parts(parts, body)).await,
+                Some(service) => {
+                    let (span, request) = (span(&self.lookups, place), Request::from_parts(parts, body));
+                    span.in_scope(|| service.call(request)).instrument(span).await
+                }
                 None => Ok(missing().into_http()),
             },
             Ok(None) => Ok(self.refused(&path, Refusal::OrganizationRequired(SEVERAL))),
@@ -178,6 +185,19 @@ impl<A, S> ByOrganization<A, S> {
         }
         debug!(rpc = path, error = %refusal, "caller refused");
         caller_refused(refusal).into_http()
+    }
+}
+
+/// What a call of the organization at `place` is done in. The span of a call that is traced gets its name instead.
+fn span<S>(lookups: &[Lookup<S>], place: usize) -> Span {
+    let (current, Some(lookup)) = (Span::current(), lookups.get(place)) else { return Span::none() };
+    let live = &lookup.shared.live;
+    match (live.span().is_none(), current.has_field(ORGANIZATION_FIELD)) {
+        (false, true) => {
+            current.record(ORGANIZATION_FIELD, &*live.peek().policy.organization.id);
+            Span::none()
+        }
+        _ => live.span().clone(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tonic_health::server::HealthReporter;
 use tower::Layer as _;
+use tracing::Instrument as _;
 
 use super::{
     Member,
@@ -50,17 +51,24 @@ impl<S: Store + Clone> OnCore<S> {
         let live = Arc::clone(&shared.live);
         let announcer = Announcer::new(store.clone(), live, Arc::clone(upstream), runtime.clock.clone());
         let announcer = announcer.with_spool(shared.spool.clone());
+        let denials = Arc::clone(&shared.live).record_denials(store.clone(), stop.clone());
+        let relay = Arc::clone(&shared.feed).relay(store.clone(), stop.clone());
+        let span = || shared.live.span().clone();
         // Not awaited at the end: it delays no stop.
-        tokio::spawn(announcer.run(stop.clone()));
-        tokio::spawn(Arc::clone(&shared.live).record_denials(store.clone(), stop.clone()));
-        tokio::spawn(Arc::clone(&shared.feed).relay(store.clone(), stop.clone()));
+        tokio::spawn(announcer.run(stop.clone()).instrument(span()));
+        tokio::spawn(denials.instrument(span()));
+        tokio::spawn(relay.instrument(span()));
     }
 
     /// Ends once what it has begun is settled.
     pub(super) async fn end(self) {
-        self.authorizer.settler().end().await;
-        // For the calls on all workers so far; the last worker to end writes the rest.
-        self.shared.live.write_uses(&self.store).await;
-        self.shared.live.write_denials(&self.store).await;
+        let live = Arc::clone(&self.shared.live);
+        let ending = async {
+            self.authorizer.settler().end().await;
+            // For the calls on all workers so far; the last worker to end writes the rest.
+            live.write_uses(&self.store).await;
+            live.write_denials(&self.store).await;
+        };
+        ending.instrument(live.span().clone()).await;
     }
 }

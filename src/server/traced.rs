@@ -11,7 +11,7 @@ use hyper::{Request, Response};
 use tokio_util::either::Either;
 use tonic::body::Body;
 use tower::Service;
-use tracing::{Instrument as _, info_span};
+use tracing::{Instrument as _, error_span, field};
 
 use crate::{
     domain::rbac::{RPCS, rpc_number},
@@ -60,9 +60,11 @@ where
             return Either::Left(self.inner.call(request));
         };
         let names = traced.names();
-        // So that every line of the log that the call causes has them.
-        let span = info_span!("call", trace_id = names.trace(), span_id = names.span());
-        let answer = traced.within(self.inner.call(request)).instrument(span);
+        // So that every line of the log that the call causes has them, whatever the filter of lines. Whose the call is may be added.
+        let (trace_id, span_id) = (names.trace(), names.span());
+        let span = error_span!("call", trace_id, span_id, organization = field::Empty);
+        let answer = span.in_scope(|| self.inner.call(request));
+        let answer = traced.within(answer).instrument(span);
         Either::Right(Box::pin(async move {
             let answer = answer.await;
             if let Ok(told) = &answer {

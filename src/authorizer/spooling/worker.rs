@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::{task::JoinSet, time::Instant};
-use tracing::{error, info, warn};
+use tracing::{Instrument as _, error, info, warn};
 
 use super::{deliver::Delivery, record::SpoolRecord};
 use crate::{
@@ -59,7 +59,8 @@ impl<S: Store + Clone> SpoolDelivery<S> {
     pub fn start(authorizer: Authorizer<S>) -> Option<Self> {
         authorizer.shared.spool.as_ref()?;
         let (own, mut delivering) = (authorizer.clone(), JoinSet::new());
-        delivering.spawn(async move { own.deliver_spooled().await });
+        let span = own.shared.live.span().clone();
+        delivering.spawn(async move { own.deliver_spooled().await }.instrument(span));
         Some(Self { authorizer, delivering })
     }
 

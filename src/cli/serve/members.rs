@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::sync::{mpsc::unbounded_channel, watch};
-use tracing::{error, warn};
+use tracing::{Span, error, warn};
 
 use super::{ServeError, record::Record};
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     cli::{auditing, metering::Transactions, redis_access::redis_access, redis_safety},
     domain::policy::Policy,
     policy_file::{PolicyDirectory, PolicySource, PolicyStatus},
-    runtime::clock::Clock,
+    runtime::{clock::Clock, organization_span},
     server::StartError,
     settings::{Settings, StoreUrl},
     spool::{self, Spool},
@@ -70,6 +70,11 @@ impl Policies {
         }
     }
 
+    /// What is entered for work of one organization.
+    fn span(&self, organization: &str) -> Span {
+        organization_span(organization, matches!(self, Self::Several(_)))
+    }
+
     /// The settings of one organization.
     fn own(&self, settings: &Settings, organization: &str) -> Settings {
         match self {
@@ -110,7 +115,7 @@ pub(super) fn on_disk(
         let own = policies.own(settings, &organization);
         let StoreUrl::Embedded { dir } = &own.store else { return Err(ServeError::Nothing) };
         refuse_former(settings, &own)?;
-        let store = EmbeddedStore::open(dir, Clock::System)?;
+        let store = policies.span(&organization).in_scope(|| EmbeddedStore::open(dir, Clock::System))?;
         let store = transactions.timed(store.with_deadline(settings.store_timeout));
         let member = Member {
             source: Arc::clone(source),
@@ -245,8 +250,9 @@ impl Begun {
     pub(super) fn parts(&self, settings: &Settings, member: &Member) -> Result<Parts, ServeError> {
         let policy = self.source.policy().load_full();
         let organization = Arc::clone(&policy.organization.id);
+        let span = organization_span(&organization, self.changes.borrow().neighbours.is_some());
         let open = |directory: &PathBuf| Spool::open(directory, settings.spool_max_size, &organization);
-        let spool = member.spool.as_ref().map(open).transpose()?;
+        let spool = span.in_scope(|| member.spool.as_ref().map(open).transpose())?;
         Ok(Parts {
             calls: Arc::clone(&self.calls),
             unreported: member.unreported.clone(),

@@ -7,6 +7,7 @@ use std::{
 };
 
 use rusqlite::Connection;
+use tracing::Span;
 
 use super::{
     EmbeddedStore, Handle, PATIENCE,
@@ -37,7 +38,9 @@ pub(super) fn open(
 ) -> Result<EmbeddedStore, OpenError> {
     let (mut handle, writer) = prepare(dir, clock, times, disk)?;
     let thread = std::thread::Builder::new().name("store-writer".to_owned());
-    handle.writer = Some(thread.spawn(move || writer.run()).map_err(OpenError::Thread)?);
+    let span = Span::current();
+    let writing = thread.spawn(move || span.in_scope(|| writer.run()));
+    handle.writer = Some(writing.map_err(OpenError::Thread)?);
     Ok(EmbeddedStore(Arc::new(handle), PATIENCE))
 }
 

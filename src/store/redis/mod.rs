@@ -68,6 +68,7 @@ pub use replay::{KnownHashKey, ReplaySettings};
 pub use safety::{Hazard, Hazards};
 pub use settings::{RedisSettings, SettingsError};
 pub use tls::{RedisTls, RedisTlsError, RedisTlsFiles};
+use tracing::Instrument as _;
 
 use self::{
     connection::Connection,
@@ -162,10 +163,10 @@ impl RedisStore {
             unreported_from: AtomicU64::new(0),
         });
         if let Clock::System = inner.time.clock() {
-            tokio::spawn(sweep::sweep_on(Arc::downgrade(&inner)));
+            tokio::spawn(sweep::sweep_on(Arc::downgrade(&inner)).in_current_span());
         }
         if inner.replay.is_on() {
-            tokio::spawn(replay::replay_on(&inner));
+            tokio::spawn(replay::replay_on(&inner).in_current_span());
         }
         Ok(Self(inner))
     }

@@ -1,7 +1,7 @@
 //! Stores of several organizations that share their connections.
 
 use super::{RedisSettings, RedisStore, SettingsError, dialer::ServerLinks};
-use crate::runtime::clock::Clock;
+use crate::runtime::{clock::Clock, organization_span};
 
 /// The links of stores that are made together, by what they are for: a large answer for one purpose holds up none for another.
 #[derive(Default)]
@@ -25,7 +25,12 @@ impl RedisStore {
         all: impl IntoIterator<Item = RedisSettings>,
         clock: &Clock,
     ) -> Result<Vec<Self>, SettingsError> {
-        let links = Together::default();
-        all.into_iter().map(|settings| Self::connect_over(settings, clock.clone(), &links)).collect()
+        let (links, all) = (Together::default(), all.into_iter().collect::<Vec<_>>());
+        let is_one_of_several = all.len() > 1;
+        let connect = |settings: RedisSettings| {
+            let span = organization_span(&settings.organization, is_one_of_several);
+            span.in_scope(|| Self::connect_over(settings, clock.clone(), &links))
+        };
+        all.into_iter().map(connect).collect()
     }
 }

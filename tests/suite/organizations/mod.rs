@@ -5,6 +5,7 @@ mod envoy;
 mod followers;
 mod found;
 mod links;
+mod logs;
 mod pages;
 mod people;
 mod policies;
