@@ -70,7 +70,7 @@ async fn serve(directory: &TempDir, store: &str, more: &[String]) -> Process {
 }
 
 /// What Redis is told of its certificates.
-fn tls_arguments(directory: &Path, port: u16) -> Vec<String> {
+pub(crate) fn tls_arguments(directory: &Path, port: u16) -> Vec<String> {
     let file = |name: &str| directory.join(name).display().to_string();
     let pairs = [
         ("--tls-port", port.to_string()),
@@ -83,7 +83,7 @@ fn tls_arguments(directory: &Path, port: u16) -> Vec<String> {
 }
 
 /// Writes the server's certificate, and the CA of its clients.
-fn write_server(directory: &Path, servers: &Ca, clients: &Ca) {
+pub(crate) fn write_server(directory: &Path, servers: &Ca, clients: &Ca) {
     let Pair { cert, key } = servers.issue(Leaf::server());
     std::fs::write(directory.join("server.pem"), cert).unwrap();
     std::fs::write(directory.join("server-key.pem"), key).unwrap();

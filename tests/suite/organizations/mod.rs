@@ -9,6 +9,7 @@ mod logs;
 mod pages;
 mod people;
 mod policies;
+mod secured;
 mod shards;
 
 use std::process::Command;
