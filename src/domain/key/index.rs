@@ -32,7 +32,7 @@ pub struct KeyIndex {
     hash_key: Option<HashKey>,
     /// Empty until the first key is put in.
     shards: Vec<Arc<Shard>>,
-    /// As many, by name.
+    /// The same number of shards, by name.
     names: Vec<Arc<NameShard>>,
 }
 
@@ -61,8 +61,10 @@ impl KeyIndex {
             Arc::make_mut(shard).remove(&key.name);
         }
         if let Some(key) = after {
-            self.shards.resize_with(SHARDS, Arc::default);
-            self.names.resize_with(SHARDS, Arc::default);
+            if self.shards.is_empty() {
+                // One empty shard in all places, copied when it changes.
+                (self.shards, self.names) = (vec![Arc::default(); SHARDS], vec![Arc::default(); SHARDS]);
+            }
             if let Some(shard) = self.names.get_mut(name_shard(&key.name)) {
                 Arc::make_mut(shard).insert(Arc::clone(&key.name), Arc::clone(key));
             }
