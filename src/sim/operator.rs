@@ -51,7 +51,7 @@ impl<S: Simulated> Operator<S> {
                 true => self.create(&replica).await,
                 // There, no key was ever made.
                 false => {
-                    let _ = replica.authorizer.follower().read().await;
+                    let _ = timeout(PATIENCE, replica.authorizer.follower().read()).await;
                 }
             }
         }

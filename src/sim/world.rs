@@ -137,6 +137,10 @@ async fn world<S: Simulated>(seed: u64, course: Course, (store, means): (S, Mean
     for replica in replicas {
         replica.rest();
     }
+    if broken.is_empty() {
+        // Nothing was reserved by what came to rest.
+        broken = verdict::of_leaks(&history);
+    }
     sleep(EXPIRY).await;
     let aside = disks.iter().flat_map(SimulatedDisk::refused).collect();
     if !course.delivers {
