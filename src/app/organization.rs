@@ -17,7 +17,6 @@ use crate::{
     reports,
     revisions::Recorder,
     rpc::{DocumentWork, StatusFacts},
-    runtime::organization_span,
     server::{
         ServiceParts,
         metrics::{Reloads, Sources},
@@ -37,11 +36,10 @@ impl Organization {
     /// Puts one together. Durations of decisions are recorded in `timing`, and sessions are among `sessions`.
     pub(super) fn new(parts: Parts, timing: &Timing, sessions: &Arc<SessionCounts>) -> Self {
         let Parts { policy, upstream, audit, connections, calls, decisions, is_open, runtime, .. } = parts;
-        let Parts { policy_status, hazards, shown, tracing, receivers, unreported, spool, console, .. } =
-            parts;
-        let is_one_of_several = policy_status.borrow().neighbours.is_some();
-        let span = organization_span(&policy.organization.id, is_one_of_several);
-        let live = Live::counting(policy, Tallies::new(shown.max_teams)).within(span);
+        let Parts {
+            policy_status, hazards, shown, tracing, receivers, unreported, spool, console, span, ..
+        } = parts;
+        let live = Live::counting(policy, Tallies::new(shown.max_teams)).with_span(span);
         let live = Arc::new(live.drawing_from(runtime.entropy.clone()));
         let guard = Guard::new(Arc::clone(&live), runtime.clock.clone(), is_open, audit);
         let guard = guard.with_sessions(Arc::clone(sessions));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tracing::Span;
 
 use crate::{
     alerts::Receivers,
@@ -56,6 +57,8 @@ pub struct Parts {
     pub spool: Option<Spool>,
     /// Where people find the console, without a slash at the end; `None`: nowhere, or not known.
     pub console: Option<Arc<str>>,
+    /// The span for work of the organization; by default there is none.
+    pub span: Span,
 }
 
 /// What metrics tell apart.
@@ -96,6 +99,7 @@ impl Parts {
             receivers: Arc::default(),
             spool: None,
             console: None,
+            span: Span::none(),
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::{
     sync::mpsc::{UnboundedSender, unbounded_channel},
     task::JoinSet,
 };
-use tracing::error;
+use tracing::{Instrument as _, Span, error};
 
 use super::{
     file::{self, FileWriter, Outputs},
@@ -111,28 +111,29 @@ impl Sink {
         make_store: impl FnOnce() -> Result<S, E> + Send + 'static,
         kept: Duration,
     ) -> io::Result<Self> {
-        let mut sinks = Self::stores(1, move || make_store().map(|store| vec![store]), kept)?;
+        let mut sinks =
+            Self::stores(vec![Span::current()], move || make_store().map(|store| vec![store]), kept)?;
         sinks.pop().ok_or_else(|| io::Error::other("there is no store"))
     }
 
-    /// The same for `count` stores, one for each sink and in their order, all on one runtime. What is written to one does not wait for
-    /// another.
+    /// The same for several stores, one for each sink and in their order, all on one runtime. What is written to one does not wait for
+    /// another, and is written in its own of `spans`.
     ///
     /// # Errors
     /// The system cannot start a thread.
     pub fn stores<S: AuditLog, E: fmt::Display>(
-        count: usize,
+        spans: Vec<Span>,
         make_stores: impl FnOnce() -> Result<Vec<S>, E> + Send + 'static,
         kept: Duration,
     ) -> io::Result<Vec<Self>> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let (mut sinks, mut ends) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for _ in 0..count {
+        let (mut sinks, mut ends) = (Vec::with_capacity(spans.len()), Vec::with_capacity(spans.len()));
+        for span in spans {
             let (orders, coming) = unbounded_channel();
             let (closing, closed) = mpsc::channel::<()>();
             let closing_of = Arc::new(Closing(Mutex::new(closed)));
             sinks.push(Self { lines: Orders::ToTask(orders), closing: closing_of });
-            ends.push((coming, closing));
+            ends.push((coming, closing, span));
         }
         thread::Builder::new().name("audit-store".to_owned()).spawn(move || {
             runtime.block_on(async move {
@@ -144,11 +145,12 @@ impl Sink {
                     }
                 };
                 let mut writing = JoinSet::new();
-                for (store, (mut coming, closing)) in stores.into_iter().zip(ends) {
-                    writing.spawn(async move {
+                for (store, (mut coming, closing, span)) in stores.into_iter().zip(ends) {
+                    let written = async move {
                         StoreWriter::new(store, kept).run(&mut coming).await;
                         drop(closing);
-                    });
+                    };
+                    writing.spawn(written.instrument(span));
                 }
                 // Whatever becomes of one, the others write.
                 while writing.join_next().await.is_some() {}

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::sync::Semaphore;
-use tracing::warn;
+use tracing::{Span, warn};
 
 use super::{Authorizer, Failure, Shared};
 use crate::{
@@ -103,6 +103,10 @@ impl Settler {
     ) {
         let (settler, authorizer) = (self.clone(), authorizer.clone());
         let over = ReleaseGuard { shared: Arc::clone(&authorizer.shared), id, number };
+        // An answer that is dropped on its way out is in no span.
+        let span = Span::current();
+        let span = if span.is_none() { authorizer.shared.live.span().clone() } else { span };
+        let _span = span.enter();
         self.spawn_bounded(id, async move {
             let release = || async {
                 // Never closed.

@@ -3,6 +3,7 @@
 use std::{fmt, path::Path, sync::Arc};
 
 use serde_json::{Value, json};
+use tracing::Span;
 
 use crate::{
     audit::{Audit, Change, Origin, Sink, Targets, action},
@@ -38,17 +39,17 @@ pub(super) fn open_shared(settings: &Settings) -> Result<Option<Sink>, (String, 
 pub(super) fn open_stores<S: AuditLog, E: fmt::Display>(
     settings: &Settings,
     make_stores: impl FnOnce() -> Result<Vec<S>, E> + Send + 'static,
-    calls: Vec<Arc<Calls>>,
+    of: Vec<(Arc<Calls>, Span)>,
 ) -> Result<Vec<Sink>, (String, std::io::Error)> {
     if !settings.audit_sinks().contains(&AuditSink::Store) {
         return Ok(Vec::new());
     }
-    let count = calls.len();
+    let (calls, spans): (Vec<_>, Vec<_>) = of.into_iter().unzip();
     let observed = move || {
         let stores = make_stores()?.into_iter().zip(calls);
         Ok::<_, E>(stores.map(|(store, calls)| Observed::new(store, &calls)).collect())
     };
-    Sink::stores(count, observed, settings.audit_retention).map_err(of_store)
+    Sink::stores(spans, observed, settings.audit_retention).map_err(of_store)
 }
 
 /// Opens the log of `organization` into `sinks`.

@@ -144,7 +144,9 @@ impl AtWork {
             let id = match self.tasks.join_next_with_id().await {
                 Some(Ok((id, ()))) => id,
                 Some(Err(failed)) => {
-                    error!("the follower of one organization had panicked; it is tried again");
+                    error!(
+                        "a reading of a registry, or a writing of its uses, had panicked; it is tried again"
+                    );
                     failed.id()
                 }
                 None => pending().await,

@@ -71,7 +71,7 @@ pub struct Live {
     key_checked: AtomicU64,
     /// What is counted of teams and models.
     pub tallies: Tallies,
-    /// What work on it is done in, so that lines of the log say whose they are.
+    /// The span for work of its organization.
     span: Span,
 }
 
@@ -105,13 +105,13 @@ impl Live {
         Self { entropy, ..self }
     }
 
-    /// The same, with work on it done in `span`.
+    /// The same, with `span` for work of its organization.
     #[must_use]
-    pub fn within(self, span: Span) -> Self {
+    pub fn with_span(self, span: Span) -> Self {
         Self { span, ..self }
     }
 
-    /// What work on it is done in, also outside of it: it says in the log whose the work is.
+    /// The span for work of its organization, which names it in the log.
     #[must_use]
     pub const fn span(&self) -> &Span {
         &self.span

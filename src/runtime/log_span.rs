@@ -1,11 +1,13 @@
+//! Which organization a line of the log is about.
+
 use tracing::{Span, error_span};
 
-/// The field of a span that says whose its lines are.
-pub const ORGANIZATION: &str = "organization";
+/// The field of a span that names the organization.
+pub const ORGANIZATION_FIELD: &str = "organization";
 
-/// What is entered for work of one organization, so that the lines of the log say whose they are. None where there is one organization.
+/// The span for work of one organization. There is none where it is the only one.
 #[must_use]
 pub fn organization_span(id: &str, is_one_of_several: bool) -> Span {
-    // Of the highest level, so that no filter keeps it from the lines that are written.
+    // Of the highest level, so that no lower bound of the log keeps it from a line that is written.
     if is_one_of_several { error_span!("organization", organization = id) } else { Span::none() }
 }

@@ -12,7 +12,7 @@ mod tasks;
 mod temporary;
 
 pub use entropy::{Entropy, NoEntropy};
-pub use log_span::{ORGANIZATION, organization_span};
+pub use log_span::{ORGANIZATION_FIELD, organization_span};
 pub use replica::replica_name;
 pub use tasks::Tasks;
 pub use temporary::TemporaryDirectory;

@@ -27,7 +27,7 @@ use crate::{
     authorizer::Shared,
     domain::rbac::{Need, Principal, need_of},
     rpc::{Access, Clue, Memberships, caller_refused, clue, credentials, has_clue, store_silent},
-    runtime::ORGANIZATION as ORGANIZATION_FIELD,
+    runtime::ORGANIZATION_FIELD,
     store::Store,
 };
 
@@ -118,7 +118,7 @@ where
             Ok(Chosen::One(place)) => match self.services.get_mut(place) {
                 Some(service) => {
                     let span = span(&self.lookups, place);
-                    Either::Left(span.in_scope(|| service.call(request)).instrument(span))
+                    Either::Left(service.call(request).instrument(span))
                 }
                 None => Either::Right(Either::Left(ready(Ok(missing().into_http())))),
             },
@@ -166,8 +166,8 @@ where
         match chosen {
             Ok(Some(place)) => match self.services.get_mut(place) {
                 Some(service) => {
-                    let (span, request) = (span(&self.lookups, place), Request::from_parts(parts, body));
-                    span.in_scope(|| service.call(request)).instrument(span).await
+                    let span = span(&self.lookups, place);
+                    service.call(Request::from_parts(parts, body)).instrument(span).await
                 }
                 None => Ok(missing().into_http()),
             },
@@ -188,7 +188,7 @@ impl<A, S> ByOrganization<A, S> {
     }
 }
 
-/// What a call of the organization at `place` is done in. The span of a call that is traced gets its name instead.
+/// The span for a call of the organization at `place`. If the call is traced, its own span gets the name instead.
 fn span<S>(lookups: &[Lookup<S>], place: usize) -> Span {
     let (current, Some(lookup)) = (Span::current(), lookups.get(place)) else { return Span::none() };
     let live = &lookup.shared.live;

@@ -60,7 +60,7 @@ where
             return Either::Left(self.inner.call(request));
         };
         let names = traced.names();
-        // So that every line of the log that the call causes has them, whatever the filter of lines. Whose the call is may be added.
+        // So that every line of the log that the call causes has them, at whatever level lines begin. The organization is added once it is known.
         let (trace_id, span_id) = (names.trace(), names.span());
         let span = error_span!("call", trace_id, span_id, organization = field::Empty);
         let answer = span.in_scope(|| self.inner.call(request));

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, io, path::PathBuf, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
-use tracing::{debug, warn};
+use tracing::{Span, debug, warn};
 
 use super::{
     LiveKey, MAX_LIVE, UpstreamKeys,
@@ -34,7 +34,7 @@ impl UpstreamKeySource {
     pub fn start(policy: Arc<ArcSwap<Policy>>, named: GroqKeys) -> io::Result<Self> {
         let keys = Arc::<UpstreamKeys>::default();
         let places = KeyPlaces::new(Arc::clone(&keys));
-        let mut files = KeyFiles { policy, named, places, odd: Default::default() };
+        let mut files = KeyFiles { policy, named, places, odd: Default::default(), span: Span::current() };
         let content = files.read();
         let seen = KeyFiles::digest(&content);
         files.put_in_force(content);
@@ -61,6 +61,8 @@ struct KeyFiles {
     places: KeyPlaces,
     /// The projects without a place, and those that only the settings have, as they were said.
     odd: (Vec<String>, Vec<String>),
+    /// For what is logged of it.
+    span: Span,
 }
 
 impl FileSource for KeyFiles {
@@ -117,6 +119,8 @@ impl FileSource for KeyFiles {
 
 impl KeyFiles {
     fn put_in_force(&mut self, content: Vec<Reading>) {
+        let span = self.span.clone();
+        let _span = span.enter();
         let policy = self.policy.load();
         let organization = &*policy.organization.id;
         let projects = policy.projects.all().iter();

@@ -2,6 +2,8 @@
 
 use std::sync::Mutex;
 
+use tracing::Span;
+
 use super::*;
 use crate::{
     domain::Moment,
@@ -109,7 +111,7 @@ fn a_store_that_fails_holds_up_that_of_no_other_organization() {
     let stores = [Failing::default(), Failing::default(), Failing::default()];
     stores[0].fails.store(true, Ordering::Relaxed);
     let (made, kept) = (stores.to_vec(), Duration::from_secs(86_400));
-    let sinks = Sink::stores(3, move || Ok::<_, StoreError>(made), kept).unwrap();
+    let sinks = Sink::stores(vec![Span::none(); 3], move || Ok::<_, StoreError>(made), kept).unwrap();
     let audits: Vec<_> = sinks.into_iter().map(|sink| Audit::start(origin(), vec![sink]).unwrap()).collect();
     for (audit, subject) in audits.iter().zip(["a", "b", "c"]) {
         audit.changed(change(subject));

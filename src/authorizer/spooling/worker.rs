@@ -68,7 +68,8 @@ impl<S: Store + Clone> SpoolDelivery<S> {
     pub async fn flush(mut self, ends: Instant) {
         // A round that is given up is made again.
         self.delivering.shutdown().await;
-        self.authorizer.flush_spool(ends).await;
+        let span = self.authorizer.shared.live.span().clone();
+        self.authorizer.flush_spool(ends).instrument(span).await;
     }
 }
 

@@ -70,9 +70,9 @@ impl Policies {
         }
     }
 
-    /// What is entered for work of one organization.
+    /// The span for work of one organization.
     fn span(&self, organization: &str) -> Span {
-        organization_span(organization, matches!(self, Self::Several(_)))
+        organization_span(organization, self.all().len() > 1)
     }
 
     /// The settings of one organization.
@@ -91,6 +91,8 @@ pub(super) struct Member {
     /// Where the stores count reservations that ended without a report.
     unreported: Unreported,
     spool: Option<PathBuf>,
+    /// For work of the organization.
+    pub(super) span: Span,
 }
 
 /// All organizations.
@@ -115,13 +117,15 @@ pub(super) fn on_disk(
         let own = policies.own(settings, &organization);
         let StoreUrl::Embedded { dir } = &own.store else { return Err(ServeError::Nothing) };
         refuse_former(settings, &own)?;
-        let store = policies.span(&organization).in_scope(|| EmbeddedStore::open(dir, Clock::System))?;
+        let span = policies.span(&organization);
+        let store = span.in_scope(|| EmbeddedStore::open(dir, Clock::System))?;
         let store = transactions.timed(store.with_deadline(settings.store_timeout));
         let member = Member {
             source: Arc::clone(source),
             hazards: Hazards::default(),
             unreported: store.unreported(),
             spool: own.spool_directory,
+            span,
         };
         Ok((member, store))
     };
@@ -177,7 +181,7 @@ pub(super) async fn on_redis(
                 hash_key: hash_key.clone(),
             },
         });
-        found.push((Arc::clone(source), unreported, own.spool_directory));
+        found.push((Arc::clone(source), unreported, own.spool_directory, policies.span(&organization)));
     }
     // In a cluster each may have a server of its own; else there is one for all.
     let is_cluster = matches!(url.place, RedisPlace::Cluster { .. });
@@ -187,7 +191,8 @@ pub(super) async fn on_redis(
         hazards.push(redis_safety::watch(store, settings.require_safe_redis).await?);
     }
     let hazards = hazards.iter().cycle().map(Arc::clone);
-    let member = |((source, unreported, spool), hazards)| Member { source, hazards, unreported, spool };
+    let member =
+        |((source, unreported, spool, span), hazards)| Member { source, hazards, unreported, spool, span };
     let all = found.into_iter().zip(hazards).map(member).collect();
     let make_stores = move || {
         RedisStore::connect_together(reached.clone(), &Clock::System)
@@ -233,15 +238,17 @@ impl Begun {
     /// `sinks` are where its audit log goes, and `calls` where the calls to its stores are counted.
     pub(super) fn new(
         settings: &Settings,
-        source: &Arc<PolicySource>,
+        member: &Member,
         sinks: Vec<Sink>,
         calls: Arc<Calls>,
     ) -> Result<Self, ServeError> {
-        let (source, first) = (Arc::clone(source), source.policy().load_full());
+        let source = Arc::clone(&member.source);
+        let first = source.policy().load_full();
         let audit = auditing::open(&first.organization.id, sinks)
             .map_err(|(file, error)| ServeError::Audit(file, error))?;
         check_access(settings, &first)?;
-        let upstream = UpstreamKeySource::start(source.policy(), settings.groq_keys.clone())?;
+        let start = || UpstreamKeySource::start(source.policy(), settings.groq_keys.clone());
+        let upstream = member.span.in_scope(start)?;
         let changes = source.subscribe();
         Ok(Self { audit, calls, upstream, changes, source })
     }
@@ -250,15 +257,15 @@ impl Begun {
     pub(super) fn parts(&self, settings: &Settings, member: &Member) -> Result<Parts, ServeError> {
         let policy = self.source.policy().load_full();
         let organization = Arc::clone(&policy.organization.id);
-        let span = organization_span(&organization, self.changes.borrow().neighbours.is_some());
         let open = |directory: &PathBuf| Spool::open(directory, settings.spool_max_size, &organization);
-        let spool = span.in_scope(|| member.spool.as_ref().map(open).transpose())?;
+        let spool = member.span.in_scope(|| member.spool.as_ref().map(open).transpose())?;
         Ok(Parts {
             calls: Arc::clone(&self.calls),
             unreported: member.unreported.clone(),
             policy_status: self.source.subscribe(),
             hazards: Arc::clone(&member.hazards),
             spool,
+            span: member.span.clone(),
             ..Parts::of_settings(settings, policy, self.upstream.keys(), self.audit.clone())
         })
     }
@@ -308,6 +315,7 @@ fn check_access(settings: &Settings, policy: &Policy) -> Result<(), ServeError> 
         ),
         (false, _, true) => warn!(
             address = %listen,
+            organization = &*policy.organization.id,
             "the policy has no `[access]` and `allow_unauthenticated_listen` is set: anyone who reaches the port may ask everything"
         ),
         (false, false, false) => return Err(ServeError::Unauthenticated(listen)),

@@ -246,11 +246,13 @@ where
     let failed = |(file, error)| ServeError::Audit(file, error);
     let shared = auditing::open_shared(settings).map_err(failed)?;
     let calls: Vec<_> = members.iter().map(|_| Arc::<Calls>::default()).collect();
-    let mut own = auditing::open_stores(settings, make_stores, calls.clone()).map_err(failed)?.into_iter();
+    let written = calls.iter().zip(members).map(|(calls, member)| (Arc::clone(calls), member.span.clone()));
+    let written = written.collect();
+    let mut own = auditing::open_stores(settings, make_stores, written).map_err(failed)?.into_iter();
     let mut begun = Vec::with_capacity(members.len());
     for (member, calls) in members.iter().zip(calls) {
         let sinks = shared.iter().cloned().chain(own.next()).collect();
-        begun.push(Begun::new(settings, &member.source, sinks, calls)?);
+        begun.push(Begun::new(settings, member, sinks, calls)?);
     }
     Ok(begun)
 }
@@ -315,12 +317,16 @@ async fn run_until_told(sources: &[Arc<PolicySource>], records: &mut [Record], s
         tokio::select! {
             () = Record::next(records) => {}
             _ = hangup.recv() => for source in sources {
+                let organization = &*source.policy().load().organization.id.clone();
                 match reload(source).await {
                     Reload::Loaded | Reload::Rejected => {}
                     Reload::BeingWritten => {
-                        warn!("SIGHUP: the policy is being written; it is taken up when its writer closes it");
+                        warn!(
+                            organization,
+                            "SIGHUP: the policy is being written; it is taken up when its writer closes it"
+                        );
                     }
-                    Reload::Unchanged => info!("SIGHUP: the policy is unchanged"),
+                    Reload::Unchanged => info!(organization, "SIGHUP: the policy is unchanged"),
                 }
             },
             _ = terminate.recv() => break,

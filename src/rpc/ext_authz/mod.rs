@@ -8,7 +8,7 @@ mod wanted;
 use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Instant};
 
 use tonic::{Request, Response, Status};
-use tracing::{debug, error, warn};
+use tracing::{Instrument as _, debug, error, error_span, warn};
 
 use self::{answer::Approval, request::HttpRequest, wanted::Wanted};
 use super::{
@@ -108,8 +108,10 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
         let Some(traced) = self.traced(&request) else {
             return self.answer(&view, request, &scope, until).await;
         };
+        let names = traced.names();
+        let span = error_span!("call", trace_id = names.trace(), span_id = names.span());
         // Boxed: few calls are traced.
-        let answer = traced.within(self.answer(&view, request, &scope, until)).await;
+        let answer = traced.within(self.answer(&view, request, &scope, until)).instrument(span).await;
         traced.ends_with(answer.as_ref().err().map_or("OK", |status| code_name(status.code().into())));
         answer
     }

@@ -64,7 +64,7 @@ fn open_prepared(
     connection.pragma_update(None, "synchronous", "FULL")?;
     // This finds damage to the structure of a page when the page is read.
     connection.pragma_update(None, "cell_size_check", true)?;
-    // A plan does not depend on the values bound to it, for which a statement would be compiled again whenever they change.
+    // A plan does not depend on what is bound to it: SQLite would compile a statement again whenever the bound of a range changes.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Room for every statement below; the default is 16.
     connection.set_prepared_statement_cache_capacity(32);

@@ -14,6 +14,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use tracing::Instrument as _;
+
 use super::{
     dialer::Link,
     fault::{self, COUNT, FAULTS, Remedy},
@@ -68,7 +70,8 @@ impl Connection {
         let (state_sender, state) = watch::channel(State::Connecting);
         let (reports, received) = mpsc::channel(1);
         let (layout, asked) = (target.layout.clone(), Asked::new(target.dialer.clone()));
-        tokio::spawn(keep(target, state_sender, received));
+        let span = target.span.clone();
+        tokio::spawn(keep(target, state_sender, received).instrument(span));
         let (silence, said) = (Silence::default(), Mutex::new([None; COUNT]));
         Self { state, reports, silence, deadline, load: Load::new(), layout, is_patient, asked, said }
     }

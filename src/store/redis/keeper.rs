@@ -9,6 +9,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
+use tracing::Span;
+
 use super::{
     connection::send,
     dialer::{Address, Dialer, Link},
@@ -81,6 +83,8 @@ pub(super) struct Target {
     pub(super) locator: Arc<Locator>,
     pub(super) purpose: Purpose,
     pub(super) layout: LayoutGate,
+    /// For what is logged of its connection.
+    pub(super) span: Span,
 }
 
 /// Why there is no connection. Names an address at most, never a password.

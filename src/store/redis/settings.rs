@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use thiserror::Error;
+use tracing::Span;
 
 use super::{
     LayoutGate, RedisAccess, RedisUrl, ReplaySettings,
@@ -80,6 +81,7 @@ impl RedisSettings {
             locator: Arc::clone(locator),
             purpose,
             layout: self.layout.clone(),
+            span: Span::current(),
         };
         let (meta, counters) = (keyspace.meta.clone(), keyspace.counters.clone());
         let (own, of_all) = (locator(&keyspace.meta), locator(DEPLOYMENT));

@@ -337,7 +337,9 @@ fn warn(direction: &str, by_ms: u64) {
     let quiet = now.saturating_sub(WARNED_MS.load(Ordering::Relaxed)) > QUIET_MS;
     if by_ms > WARN_MS && quiet {
         WARNED_MS.store(now, Ordering::Relaxed);
+        // Of the server, whatever call has seen it.
         tracing::warn!(
+            parent: None,
             direction,
             by_seconds = Duration::from_millis(by_ms).as_secs_f64(),
             "the clock of the redis server was set; limits go on by the time that has passed"

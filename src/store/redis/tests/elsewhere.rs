@@ -255,6 +255,7 @@ async fn a_server_that_wants_a_login_is_known_by_that() {
         dialer,
         purpose: Purpose::Organization { meta: "meta".to_owned(), counters: "counters".to_owned() },
         layout: LayoutGate::default(),
+        span: tracing::Span::none(),
     };
     let start = Instant::now();
     while std::net::TcpStream::connect(format!("127.0.0.1:{}", port(&server))).is_err() {
