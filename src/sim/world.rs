@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -25,6 +25,8 @@ use crate::{
     spool::SimulatedDisk,
 };
 
+/// Clients, the operator and what goes wrong end within minutes, or never.
+const PATIENCE: Duration = Duration::from_secs(60 * 60);
 /// After everything works again, at most: long enough for the slowest release, which pauses up to ten seconds between two attempts.
 const RECOVERY: Duration = Duration::from_secs(45);
 /// After that, at most: what a replica had claimed of alerts when it died, or when the answer to its claim was lost, is due again, twice.
@@ -87,42 +89,8 @@ async fn world<S: Simulated>(seed: u64, course: Course, (store, means): (S, Mean
     let fleet = Arc::new(Fleet::new(replicas.collect()));
     let keys = Arc::new(Keyring::default());
 
-    let mut going = JoinSet::new();
-    for number in 0..course.clients {
-        let (fleet, history, keys) = (Arc::clone(&fleet), Arc::clone(&history), Arc::clone(&keys));
-        let client = Client { number, fleet, history, keys, rng: rng.split() };
-        going.spawn(client.run(course.requests, course.pause_ms));
-    }
-    if course.operates {
-        let (fleet, history, keys) = (Arc::clone(&fleet), Arc::clone(&history), Arc::clone(&keys));
-        let operator = Operator { fleet, history, keys, rng: rng.split() };
-        going.spawn(operator.run(course.requests * (course.pause_ms / 2 + 800)));
-    }
-    for (nth, stop) in course.stops.iter().enumerate() {
-        let number = course.replicas + nth;
-        let next = (number, manner, disks[stop.replica].clone());
-        going.spawn(stops(*stop, next, Arc::clone(&fleet), Arc::clone(&side), rng.split()));
-    }
-    if let Some(failover) = course.failover {
-        let (side, away) = (Arc::clone(&side), Duration::from_millis(rng.between(0, 3_000)));
-        going.spawn(async move {
-            sleep(Duration::from_millis(failover.at)).await;
-            side.fail_over(Duration::from_millis(failover.lag_ms), away).await;
-        });
-    }
-    for step in course.steps.clone() {
-        let history = Arc::clone(&history);
-        going.spawn(async move {
-            sleep(Duration::from_millis(step.at)).await;
-            simulated::step(step.ms);
-            history.note("step", &[step.ms.unsigned_abs(), u64::from(step.ms < 0)]);
-        });
-    }
-    while let Some(ended) = going.join_next().await {
-        if let Err(error) = ended {
-            history.surprise(format!("a part of the world panicked: {error}"));
-        }
-    }
+    let parts = (&fleet, &history, &keys, &side);
+    all_end(begin(&course, parts, (manner, &disks), &mut rng), &history).await;
     side.calm();
     let replicas = fleet.all();
     let spools = || replicas.iter().filter_map(|replica| replica.spool.as_ref());
@@ -166,6 +134,62 @@ async fn world<S: Simulated>(seed: u64, course: Course, (store, means): (S, Mean
         alerts: delivered,
         degraded: records.degraded.len(),
         spooled: records.spooled,
+    }
+}
+
+/// Begins everything that happens in a world.
+fn begin<S: Simulated>(
+    course: &Course,
+    (fleet, history, keys, side): (&Arc<Fleet<S>>, &Arc<History>, &Arc<Keyring>, &Arc<Side<S>>),
+    (manner, disks): (Manner, &[SimulatedDisk]),
+    rng: &mut Rng,
+) -> JoinSet<()> {
+    let mut going = JoinSet::new();
+    for number in 0..course.clients {
+        let (fleet, history, keys) = (Arc::clone(fleet), Arc::clone(history), Arc::clone(keys));
+        let client = Client { number, fleet, history, keys, rng: rng.split() };
+        going.spawn(client.run(course.requests, course.pause_ms));
+    }
+    if course.operates {
+        let (fleet, history, keys) = (Arc::clone(fleet), Arc::clone(history), Arc::clone(keys));
+        let operator = Operator { fleet, history, keys, rng: rng.split() };
+        going.spawn(operator.run(course.requests * (course.pause_ms / 2 + 800)));
+    }
+    for (nth, stop) in course.stops.iter().enumerate() {
+        let number = course.replicas + nth;
+        let next = (number, manner, disks[stop.replica].clone());
+        going.spawn(stops(*stop, next, Arc::clone(fleet), Arc::clone(side), rng.split()));
+    }
+    if let Some(failover) = course.failover {
+        let (side, away) = (Arc::clone(side), Duration::from_millis(rng.between(0, 3_000)));
+        going.spawn(async move {
+            sleep(Duration::from_millis(failover.at)).await;
+            side.fail_over(Duration::from_millis(failover.lag_ms), away).await;
+        });
+    }
+    for step in course.steps.clone() {
+        let history = Arc::clone(history);
+        going.spawn(async move {
+            sleep(Duration::from_millis(step.at)).await;
+            simulated::step(step.ms);
+            history.note("step", &[step.ms.unsigned_abs(), u64::from(step.ms < 0)]);
+        });
+    }
+    going
+}
+
+/// Waits until everything of a world has ended.
+async fn all_end(mut going: JoinSet<()>, history: &History) {
+    let ended = async {
+        while let Some(ended) = going.join_next().await {
+            if let Err(error) = ended {
+                history.surprise(format!("a part of the world panicked: {error}"));
+            }
+        }
+    };
+    if timeout(PATIENCE, ended).await.is_err() {
+        history.surprise(format!("a part of the world does not end within {PATIENCE:?}"));
+        going.shutdown().await;
     }
 }
 
