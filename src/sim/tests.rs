@@ -30,7 +30,8 @@ const SEEDS_OF_FAULTS: u64 = 500;
 ///   once the other was given back.
 /// - 7735: a failover forgot the key that seals what is decided in an outage.
 /// - 39851: a report by its `request_id` was refused where the spool had the same one by the name of its reservation.
-const KEPT: [u64; 9] = [138, 332, 494, 2394, 6802, 7634, 7735, 9196, 39_851];
+/// - 61707: the verdict expected a charge where nothing was known: no usage was reported, and a failover had forgotten the reservation.
+const KEPT: [u64; 10] = [138, 332, 494, 2394, 6802, 7634, 7735, 9196, 39_851, 61_707];
 /// The same of small worlds.
 ///
 /// - 27990: one that never ended, as its operator read through a replica that was killed at that moment.

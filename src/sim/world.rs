@@ -89,8 +89,8 @@ async fn world<S: Simulated>(seed: u64, course: Course, (store, means): (S, Mean
     let fleet = Arc::new(Fleet::new(replicas.collect()));
     let keys = Arc::new(Keyring::default());
 
-    let parts = (&fleet, &history, &keys, &side);
-    all_end(begin(&course, parts, (manner, &disks), &mut rng), &history).await;
+    let shared = Shared { fleet: &fleet, history: &history, keys: &keys, side: &side };
+    all_end(begin(&course, shared, (manner, &disks), &mut rng), &history).await;
     side.calm();
     let replicas = fleet.all();
     let spools = || replicas.iter().filter_map(|replica| replica.spool.as_ref());
@@ -137,10 +137,18 @@ async fn world<S: Simulated>(seed: u64, course: Course, (store, means): (S, Mean
     }
 }
 
+/// What everything in a world has to do with.
+struct Shared<'w, S: Simulated> {
+    fleet: &'w Arc<Fleet<S>>,
+    history: &'w Arc<History>,
+    keys: &'w Arc<Keyring>,
+    side: &'w Arc<Side<S>>,
+}
+
 /// Begins everything that happens in a world.
 fn begin<S: Simulated>(
     course: &Course,
-    (fleet, history, keys, side): (&Arc<Fleet<S>>, &Arc<History>, &Arc<Keyring>, &Arc<Side<S>>),
+    Shared { fleet, history, keys, side }: Shared<'_, S>,
     (manner, disks): (Manner, &[SimulatedDisk]),
     rng: &mut Rng,
 ) -> JoinSet<()> {

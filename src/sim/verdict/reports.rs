@@ -81,15 +81,17 @@ fn of_report(
     let has_to_be = |sent: u64| !was_forgotten || sent > forgot;
     let cost = asked.cost(history.book).unwrap_or_default();
     let may_be_aside = report.lacks_terms() && was_forgotten;
+    // What was unknown of a request without its reservation is charged nothing.
+    let is_certain =
+        report.usage.is_some() || grants.iter().all(|grant| !grant.is_unbounded || grant.end == End::Lost);
     if settled.is_empty()
         && cost > 0
+        && is_certain
         && !may_be_aside
         && report.acknowledged.iter().any(|one| has_to_be(one.sent))
     {
         found.push(broken(Invariant::Lost, format!("{told} was acknowledged and is not booked")));
     }
-    // What was unknown of a request without its reservation is charged nothing.
-    let is_certain = report.usage.is_some() || settled.iter().all(|grant| !grant.is_unbounded);
     for wrong in settled.iter().filter(|grant| is_certain && grant.cost() != cost) {
         let (has, outcome) = (wrong.cost(), report.outcome);
         found.push(broken(Invariant::Books, format!("{told} ({outcome:?}) cost {has} and not {cost}")));
