@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::time::{Instant, interval, sleep};
-use tracing::{Instrument as _, info, warn};
+use tracing::{info, warn};
 
 use crate::store::redis::{Hazard, Hazards, RedisStore};
 
@@ -38,7 +38,7 @@ pub(super) async fn watch(store: RedisStore, must_be_safe: bool) -> Result<Hazar
             info!("redis is safe: it evicts nothing and keeps what it is given");
         }
     }
-    tokio::spawn(keep_looking(store, Arc::clone(&hazards)).in_current_span());
+    tokio::spawn(keep_looking(store, Arc::clone(&hazards)));
     Ok(hazards)
 }
 
